@@ -1,0 +1,148 @@
+"""What all models share: checks, input normalisation, work by the chunk, two-stage fusion, templates."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pfstore.errors import CancelledSetsError
+from pfstore.features import Offsets
+from pfstore.fusion.fuser import Cuts, Features, Role
+from pfstore.fusion.inputs import (
+    ZERO_FEATURE,
+    as_offsets,
+    as_tensor,
+    check_features,
+    check_fused,
+    check_role,
+    like,
+)
+from pfstore.fusion.normalisation import Normalisation
+from pfstore.fusion.ragged import runs
+
+# Values of features that are worked on at a time (64 MiB of float32), to bound all that is derived from them.
+CHUNK_VALUES = 2**24
+# A set's contexts and templates take about as much memory as this many features.
+SET_SURCHARGE = 16
+
+Prepare = Callable[[Tensor, int], Tensor]
+
+
+class ChunkedFuser(ABC):
+    """A Fuser made of one method, `_pool`, that fuses a chunk of prepared sets.
+
+    In two-stage fusion both stages go through the head of the given role. The input normalisation is for the
+    extractor's features, so the second stage takes the fused vectors as they are: fusing under a
+    normalisation is the same as fusing, "raw", features that were normalised beforehand.
+    """
+
+    name: str
+    kind: Literal["proxyfusion", "baseline"]
+    dimension: int | None
+    blocks: int
+
+    def __init__(self, normalisation: Normalisation) -> None:
+        self._normalisation = normalisation
+
+    @property
+    def normalisation(self) -> str:
+        """What is done to features first: "raw", "unit" or "scale:<factor>"."""
+        return str(self._normalisation)
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """Hex SHA-256 over everything that decides the model's results."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Describe the model as `model show` prints it; JSON-ready."""
+
+    @abstractmethod
+    def _pool(self, features: Tensor, offsets: Offsets, role: Role) -> tuple[Tensor, Tensor]:
+        """Fuse prepared features: [S, blocks, D], and the norm that it has where a set points one way."""
+
+    @property
+    def _device(self) -> torch.device | None:
+        """Where the model computes; None for where the features are."""
+        return None
+
+    def fuse(self, features: Features, offsets: Cuts, role: Role = "probe") -> Features:
+        """Fuse each set at once: [S, blocks, D] float32, by rank, not normalised. Errors as in Fuser."""
+        check_role(role)
+        values = as_tensor(features, self.dimension)
+        cuts = as_offsets(offsets, len(values), "set", "features")
+        return like(self._stage(values, cuts, role, self._prepare, "set", 0), features)
+
+    def fuse_media(
+        self, features: Features, media_offsets: Cuts, subject_offsets: Cuts, role: Role = "gallery"
+    ) -> Features:
+        """Fuse each medium, then each subject's media: [S, blocks, D] float32; errors as in Fuser.
+
+        media_offsets ([M+1]) count features, subject_offsets ([S+1]) count media.
+        """
+        check_role(role)
+        values = as_tensor(features, self.dimension)
+        media = as_offsets(media_offsets, len(values), "medium", "features")
+        subjects = as_offsets(subject_offsets, len(media) - 1, "subject", "media")
+        fused = self._empty(values, len(subjects) - 1)
+        for first, last in self._chunks(media[subjects], values.shape[1]):
+            chunk = subjects[first : last + 1]
+            fused[first:last] = self._subjects(values, media, chunk, role, first)
+        return like(fused, features)
+
+    def templates(self, features: Features, offsets: Cuts, role: Role = "probe") -> Features:
+        """Give the results of fuse as templates: [S, blocks*D] float32, L2-normalised."""
+        return _normalised(self.fuse(features, offsets, role))
+
+    def templates_media(
+        self, features: Features, media_offsets: Cuts, subject_offsets: Cuts, role: Role = "gallery"
+    ) -> Features:
+        """Give the results of fuse_media as templates: [S, blocks*D] float32, L2-normalised."""
+        return _normalised(self.fuse_media(features, media_offsets, subject_offsets, role))
+
+    def _subjects(self, values: Tensor, media: Offsets, subjects: Offsets, role: Role, first: int) -> Tensor:
+        """[n, blocks, D] for the subjects from number first on, whose offsets these are."""
+        begin, end = int(subjects[0]), int(subjects[-1])
+        vectors = self._stage(values, media[begin : end + 1], role, self._prepare, "medium", begin)
+        cancelled = (vectors.norm(dim=2) < ZERO_FEATURE).any(dim=1)
+        if cancelled.any():
+            numbers = (cancelled.nonzero()[:, 0] + begin).tolist()
+            raise CancelledSetsError(f"the features of medium {numbers[0]} cancel to zero", "medium", numbers)
+        cuts = (subjects - begin) * self.blocks
+        return self._stage(vectors.flatten(0, 1), cuts, role, _as_they_are, "subject", first)
+
+    def _stage(self, values: Tensor, offsets: Offsets, role: Role, prepare: Prepare, of: str, number: int) -> Tensor:
+        """[S, blocks, D] of the sets at these offsets into the values; errors count them from this number."""
+        fused = self._empty(values, len(offsets) - 1)
+        for first, last in self._chunks(offsets, values.shape[1]):
+            cuts = offsets[first : last + 1]
+            rows = values[int(cuts[0]) : int(cuts[-1])].to(self._device, torch.float32).contiguous()
+            with torch.inference_mode():
+                pooled, reach = self._pool(prepare(rows, int(cuts[0])), cuts - cuts[0], role)
+                check_fused(pooled.flatten(1).norm(dim=1), reach, of, number + first)
+            fused[first:last] = pooled
+        return fused
+
+    def _prepare(self, features: Tensor, first: int) -> Tensor:
+        check_features(features, first)
+        return self._normalisation.apply(features)
+
+    def _empty(self, values: Tensor, sets: int) -> Tensor:
+        return torch.empty((sets, self.blocks, values.shape[1]), device=values.device)
+
+    def _chunks(self, offsets: Offsets, dimension: int) -> Iterator[tuple[int, int]]:
+        return runs(offsets, CHUNK_VALUES // dimension, SET_SURCHARGE)
+
+
+def _as_they_are(features: Tensor, _first: int) -> Tensor:
+    return features
+
+
+def _normalised(fused: Features) -> Features:
+    flat = torch.as_tensor(fused).flatten(1)
+    return like(flat / flat.norm(dim=1, keepdim=True), fused)
