@@ -1,0 +1,140 @@
+"""What every source of features offers, and the words for what it could not use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from pfstore.features import FeatureBatch
+
+ShardRange: TypeAlias = Mapping[str, Any]
+"""A shard's key range in JSON's types; only the source that made it can read it."""
+
+
+class Reason(StrEnum):
+    """Why a row was read and not fused."""
+
+    EMPTY = "empty"
+    UNDECODABLE = "undecodable"
+    WRONG_DIMENSION = "wrong dimension"
+    NON_FINITE = "non-finite"
+    ZERO_NORM = "zero norm"
+    NO_SUBJECT = "no subject"
+    LONG_KEY = "key too long"
+    LOW_QUALITY = "low quality"
+    OTHER_EXTRACTOR = "other extractor"
+    CANCELLED = "cancelled out"
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One row that was read and cannot be fused: its key, the reason, and the value at fault in a few words."""
+
+    subject: str | None
+    medium: str
+    row: str
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True)
+class SourceBatch:
+    """Whole subjects as read: `read` rows gave `len(features.features)` features and `len(rejects)` rejects.
+
+    features: the subjects that have at least one usable feature; may hold no subject at all.
+    rejected_subjects: the subjects of which every row was rejected, so that they are in no feature set.
+    """
+
+    features: FeatureBatch
+    rejects: Sequence[Reject] = ()
+    rejected_subjects: Sequence[str] = ()
+
+    @property
+    def read(self) -> int:
+        """Rows read from the source for this batch."""
+        return len(self.features.features) + len(self.rejects)
+
+    @property
+    def subjects(self) -> int:
+        """Subjects seen in this batch, usable or not."""
+        return len(self.features.subject_ids) + len(self.rejected_subjects)
+
+    def first(self, subjects: int) -> SourceBatch:
+        """Return this batch with so many of its subjects and no others."""
+        if subjects >= self.subjects:
+            return self
+        usable = self.features.subject_ids
+        rejected = self.rejected_subjects[: max(0, subjects - len(usable))]
+        kept = {*usable[:subjects], *rejected}
+        features = self.features.select(np.arange(len(usable)) < subjects)
+        return SourceBatch(features, [one for one in self.rejects if one.subject in kept], rejected)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A range of subject keys, small enough to be fused and committed at once.
+
+    features, subjects: how many rows and subjects the plan counted there; the source may have changed since.
+    """
+
+    range: ShardRange
+    features: int
+    subjects: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a look at the first rows of a source tells: its contract and how its values lie.
+
+    dimension: values per feature, None where no row could be decoded. norms: of the usable features.
+    """
+
+    dimension: int | None
+    read: int
+    subjects: int
+    media: int
+    norms: Sequence[float]
+    rejects: Sequence[Reject] = field(default_factory=tuple)
+
+
+class FeatureSource(Protocol):
+    """A legacy store of features, opened for reading alone.
+
+    A source is a context manager; leaving it gives back connections and files.
+    """
+
+    @property
+    def extractor(self) -> str:
+        """The label of the detector and feature extractor that made every feature here."""
+        ...
+
+    @property
+    def has_media(self) -> bool:
+        """Whether features are grouped by image or video."""
+        ...
+
+    def sample(self, rows: int = 1000) -> Sample:
+        """Read at most `rows` rows, decode them and tell what they look like."""
+        ...
+
+    def shards(self, features: int) -> Iterator[Shard]:
+        """Cut the whole source, without a gap, into ranges of about this many features; never splits a subject.
+
+        Together the ranges hold every key that could exist, so subjects that appear after the cut are in one.
+        """
+        ...
+
+    def read(self, range_: ShardRange, *, dimension: int, features: int) -> Iterator[SourceBatch]:
+        """Read a shard in one consistent snapshot, in batches of about `features` features and whole subjects.
+
+        Features of another length than dimension are rejected. The same data give the same batches.
+        """
+        ...
+
+    def __enter__(self) -> FeatureSource: ...
+
+    def __exit__(self, *exc: object) -> None: ...

@@ -1,0 +1,112 @@
+"""What sources have in common that know all their subjects beforehand: files of features."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from pfstore.sources import keys
+from pfstore.sources.assembly import Chunk, assemble
+from pfstore.sources.base import Sample, Shard, ShardRange, SourceBatch
+
+HDF5_SUFFIXES = (".hdf5", ".h5")
+
+SLICE_VALUES = 2**20
+"""Values read from a large array at once: 4 MB of float32."""
+
+
+class KeyedSource(ABC):
+    """A FeatureSource that knows its subjects beforehand; ranges are of their keys in the order of text."""
+
+    def __init__(self, extractor: str, dimension: int | None) -> None:
+        self._extractor = extractor
+        self._dimension = dimension
+
+    @property
+    def extractor(self) -> str:
+        """The label of the detector and feature extractor that made every feature here."""
+        return self._extractor
+
+    @property
+    @abstractmethod
+    def has_media(self) -> bool:
+        """Whether features are grouped by image or video."""
+
+    @property
+    @abstractmethod
+    def subjects(self) -> Sequence[str]:
+        """All subjects, sorted."""
+
+    @abstractmethod
+    def count(self, subject: str) -> int:
+        """Return the number of rows of a subject without reading them."""
+
+    @abstractmethod
+    def chunks(self, subject: str) -> Iterator[Chunk]:
+        """Yield the rows of a subject a slice at a time, a medium's rows together."""
+
+    def sample(self, rows: int = 1000) -> Sample:
+        """Read at most `rows` rows, decode them and tell what they look like."""
+        chunks = list(_head((chunk for subject in self.subjects for chunk in self.chunks(subject)), rows))
+        dimension = self._dimension or _usual_dimension(chunks)
+        batches = list(assemble(chunks, dimension=dimension or 1, batch_features=rows))
+        norms = [np.linalg.norm(batch.features.features, axis=1) for batch in batches]
+        return Sample(
+            dimension,
+            sum(batch.read for batch in batches),
+            sum(batch.subjects for batch in batches),
+            sum(len(batch.features.media_ids) for batch in batches),
+            np.concatenate(norms).tolist() if norms else [],
+            [reject for batch in batches for reject in batch.rejects],
+        )
+
+    def shards(self, features: int) -> Iterator[Shard]:
+        """Cut the whole source, without a gap, into ranges of about this many features; never splits a subject."""
+        after: Any = None
+        rows = subjects = 0
+        for position, subject in enumerate(self.subjects, 1):
+            rows += self.count(subject)
+            subjects += 1
+            if rows >= features and position < len(self.subjects):
+                to = keys.part_to_json(subject)
+                yield Shard({"after": after, "to": to}, rows, subjects)
+                after, rows, subjects = to, 0, 0
+        yield Shard({"after": after, "to": None}, rows, subjects)
+
+    def read(self, range_: ShardRange, *, dimension: int, features: int) -> Iterator[SourceBatch]:
+        """Read a shard in batches of about `features` features and whole subjects.
+
+        Raises SourceError where a file cannot be read.
+        """
+        after, to = keys.part_from_json(range_["after"]), keys.part_from_json(range_["to"])
+        first = 0 if after is None else bisect_right(self.subjects, after)
+        last = len(self.subjects) if to is None else bisect_right(self.subjects, to)
+        chunks = (chunk for subject in self.subjects[first:last] for chunk in self.chunks(subject))
+        return assemble(chunks, dimension=dimension, batch_features=features)
+
+    def __enter__(self) -> Self:
+        return self
+
+    @abstractmethod
+    def __exit__(self, *exc: object) -> None: ...
+
+
+def _head(chunks: Iterator[Chunk], rows: int) -> Iterator[Chunk]:
+    """Yield so many rows."""
+    for chunk in chunks:
+        if rows <= 0:
+            return
+        faults = {row: fault for row, fault in chunk.faults.items() if row < rows}
+        yield Chunk(chunk.subjects[:rows], chunk.media[:rows], chunk.rows[:rows], chunk.features[:rows], faults)
+        rows -= len(chunk.subjects)
+
+
+def _usual_dimension(chunks: Sequence[Chunk]) -> int | None:
+    """Return the length that most features have."""
+    sizes = Counter(int(vector.size) for chunk in chunks for vector in chunk.features if vector is not None)
+    return sizes.most_common(1)[0][0] if sizes else None

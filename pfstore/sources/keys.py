@@ -1,0 +1,161 @@
+"""The keys of subjects, media and rows as text, and the ends of key ranges in JSON's types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from pfstore.errors import SourceError
+
+Key: TypeAlias = tuple[Any, ...]
+"""A key as the database gives it: one value a column."""
+
+_EXACT = 2.0**63  # below it a whole float may equal an integer of the same column
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
+
+
+def subject_text(key: Sequence[object]) -> str | None:
+    """Return a subject's key as text, None where one of its parts is NULL or empty. Raises SourceError."""
+    if any(part is None or part in ("", b"") for part in key):
+        return None
+    return key_text(key)
+
+
+def key_text(key: Sequence[object]) -> str:
+    """Return the key of a medium or a row as text; a NULL is "", within a composite key "%".
+
+    The parts of a composite key are joined by "/", with "%", "/" and NUL percent-encoded inside of them, so
+    that no two keys give one text. A single key stays as it is, but for NUL: PostgreSQL cannot store it, so it
+    is "%00". Raises SourceError as part_text.
+    """
+    if len(key) == 1:
+        return "" if key[0] is None else part_text(key[0]).replace("\0", "%00")
+    return "/".join("%" if part is None else _escaped(part_text(part)) for part in key)
+
+
+def storable(text: str) -> str:
+    """Return text as PostgreSQL can store it: NUL as "%00"; where it was no UTF-8, "0x" and the digits of its bytes."""
+    return _without_surrogates(text).replace("\0", "%00")
+
+
+def has_surrogates(text: str) -> bool:
+    """Tell whether text holds what no UTF-8 has: halves of pairs, or bytes that were none."""
+    # isprintable is much the faster, and tells it of nearly every key.
+    return not text.isprintable() and _SURROGATE.search(text) is not None
+
+
+def split_text(text: str) -> tuple[str | None, ...]:
+    """Return the texts of the parts of a composite key that key_text joined; None for a NULL."""
+    return tuple(None if part == "%" else _unescaped(part) for part in text.split("/"))
+
+
+def part_text(part: object) -> str:
+    """Return one column's value as text: equal values give one text.
+
+    Bytes are their UTF-8 text if they are such without control characters, otherwise "0x" and their
+    hexadecimal digits, and so is text that was no UTF-8 where it came from. Raises SourceError where the value
+    is of a type that is no key.
+    """
+    if isinstance(part, str):
+        return _without_surrogates(part)
+    if isinstance(part, bytes | bytearray | memoryview):
+        return _bytes_text(bytes(part))
+    if isinstance(part, Decimal):
+        return _decimal_text(part)
+    if isinstance(part, float) and part.is_integer() and abs(part) < _EXACT:
+        return str(int(part))
+    if isinstance(part, int | float | UUID | date):
+        return str(part)
+    raise SourceError(f"a value of type {type(part).__name__} cannot be a key")
+
+
+def to_json(key: Sequence[object]) -> list[Any]:
+    """Return a key in JSON's types such that from_json gives back equal values of the same types.
+
+    Raises SourceError where a value is of a type that is no key.
+    """
+    return [part_to_json(part) for part in key]
+
+
+def from_json(key: Sequence[Any]) -> Key:
+    """Return the key that to_json was given."""
+    return tuple(part_from_json(part) for part in key)
+
+
+def part_to_json(part: object) -> Any:
+    """Return one part of a key as to_json does."""
+    if isinstance(part, str):
+        # jsonb holds neither NUL nor half of a surrogate pair.
+        return {"text": part.encode("utf-8", "surrogatepass").hex()} if _UNSTORABLE.search(part) else part
+    if isinstance(part, int):
+        return part
+    if isinstance(part, bytes | bytearray | memoryview):
+        return {"bytes": bytes(part).hex()}
+    if isinstance(part, datetime):
+        return {"datetime": part.isoformat()}
+    # A number with a point would come back from jsonb as one without.
+    for name, kind in (("float", float), ("decimal", Decimal), ("uuid", UUID), ("date", date)):
+        if isinstance(part, kind):
+            return {name: str(part)}
+    raise SourceError(f"a value of type {type(part).__name__} cannot be a key")
+
+
+def part_from_json(part: Any) -> Any:
+    """Return the part of a key that part_to_json was given."""
+    if not isinstance(part, dict):
+        return part
+    ((name, text),) = part.items()
+    readers = {
+        "text": lambda digits: bytes.fromhex(digits).decode("utf-8", "surrogatepass"),
+        "bytes": bytes.fromhex,
+        "datetime": datetime.fromisoformat,
+        "float": float,
+        "decimal": Decimal,
+        "uuid": UUID,
+        "date": date.fromisoformat,
+    }
+    return readers[name](text)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+
+
+def _unescaped(text: str) -> str:
+    return text.replace("%00", "\0").replace("%2F", "/").replace("%25", "%")
+
+
+def _without_surrogates(text: str) -> str:
+    if not has_surrogates(text):
+        return text
+    try:
+        return "0x" + text.encode("utf-8", "surrogateescape").hex()
+    except UnicodeEncodeError:  # surrogates that stand for no byte
+        return "0x" + text.encode("utf-8", "surrogatepass").hex()
+
+
+def _bytes_text(value: bytes) -> str:
+    digits = "0x" + value.hex()
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return digits
+    # Text that looks like digits would be taken for those of other bytes.
+    return digits if _CONTROL.search(text) or text.startswith("0x") else text
+
+
+def _decimal_text(value: Decimal) -> str:
+    """Return 1, 1.0 and 1.00 as the same text: to the database they are one key."""
+    if not value.is_finite():
+        return str(value)
+    text = format(value, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text

@@ -1,0 +1,146 @@
+"""A legacy SQL database as a source of features."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import cached_property
+
+import numpy as np
+
+from pfstore.config import ExtractorColumn, SourceConfig
+from pfstore.sources import sql_ranges
+from pfstore.sources.assembly import Chunk, assemble
+from pfstore.sources.base import Sample, Shard, ShardRange, SourceBatch
+from pfstore.sources.encodings import parse_encoding
+from pfstore.sources.sql_database import LegacyDatabase
+from pfstore.sources.sql_rows import RowReader
+
+_EXTRACTORS_SHOWN = 10
+
+
+class SqlSource:
+    """Features in a table or query of any database that SQLAlchemy reaches; a FeatureSource.
+
+    name: the source's in pfstore.toml, for messages. A path in the URL of an SQLite file starts from the working
+    directory. Raises ConfigError where the encoding is unknown, SourceError where the database cannot be reached
+    or does not look as the mapping says; so does every method.
+    """
+
+    def __init__(self, config: SourceConfig, name: str) -> None:
+        self._config = config
+        encoding = parse_encoding(config.feature.encoding if config.feature else "", config.allow_pickle)
+        self._database = LegacyDatabase(str(config.url), name, config.statement_timeout)
+        with self._database.snapshot() as connection:
+            self._rows = RowReader(connection, self._database, config, encoding)
+
+    @cached_property
+    def extractor(self) -> str:
+        """The label of the extractor: the mapping's, or the only one that its column holds."""
+        extractor = self._config.extractor
+        if not isinstance(extractor, ExtractorColumn):
+            return str(extractor)
+        if extractor.value is not None:
+            return extractor.value
+        with self._database.snapshot() as connection:
+            found = self._rows.extractors(connection, _EXTRACTORS_SHOWN + 1)
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise self._database.error(f"the column {extractor.column!r} names no extractor")
+        shown = ", ".join(found[:_EXTRACTORS_SHOWN]) + (", …" if len(found) > _EXTRACTORS_SHOWN else "")
+        raise self._database.error(
+            f"features of several extractors ({shown}) cannot be compared; choose one: "
+            f'extractor = {{ column = "{extractor.column}", value = "{found[0]}" }}'
+        )
+
+    @property
+    def has_media(self) -> bool:
+        """Whether the mapping names a medium."""
+        return bool(self._config.medium_columns)
+
+    def sample(self, rows: int = 1000) -> Sample:
+        """Read at most `rows` rows, in no order, and tell what they look like.
+
+        The dimension is the mapping's, or the most common one.
+        """
+        extractor = self.extractor
+        with self._database.snapshot() as connection:
+            chunks = list(self._rows.read(connection, self._rows.some(rows), extractor))
+        chunk = _in_order(chunks)
+        return _sample(chunk, self._config.dimension or _common_length(chunk))
+
+    def shards(self, features: int) -> Iterator[Shard]:
+        """Cut the source into ranges of about this many features, whole subjects each, without a gap.
+
+        Rows without a subject make one more, without subjects, so that they are counted; it is there even where
+        there is no such row yet.
+        """
+        with self._database.snapshot() as connection:
+            with closing(self._rows.subjects(connection)) as subjects:
+                yield from sql_ranges.cut(subjects, features)
+            yield Shard(sql_ranges.NOBODY, self._rows.count_nobody(connection), 0)
+
+    def read(self, range_: ShardRange, *, dimension: int, features: int) -> Iterator[SourceBatch]:
+        """Read a shard in one consistent snapshot, in batches of about `features` features and whole subjects."""
+        extractor, statement = self.extractor, self._rows.within(range_)
+        unordered = not self._rows.has_row_key
+        with (
+            self._database.snapshot() as connection,
+            closing(self._rows.read(connection, statement, extractor)) as chunks,
+        ):
+            yield from assemble(chunks, dimension=dimension, batch_features=features, unordered=unordered)
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._database.close()
+
+    def __enter__(self) -> SqlSource:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _in_order(chunks: Sequence[Chunk]) -> Chunk:
+    """Put rows that came in any order into one chunk, a subject's and in it a medium's rows adjacent."""
+    subjects = [subject for chunk in chunks for subject in chunk.subjects]
+    media = [medium for chunk in chunks for medium in chunk.media]
+    rows = [row for chunk in chunks for row in chunk.rows]
+    features = [feature for chunk in chunks for feature in chunk.features]
+    faults = [chunk.faults.get(i) for chunk in chunks for i in range(len(chunk.rows))]
+    order = sorted(range(len(rows)), key=lambda i: (subjects[i] or "", media[i]))
+    return Chunk(
+        [subjects[i] for i in order],
+        [media[i] for i in order],
+        [rows[i] for i in order],
+        [features[i] for i in order],
+        {place: fault for place, i in enumerate(order) if (fault := faults[i])},
+    )
+
+
+def _common_length(chunk: Chunk) -> int | None:
+    lengths = Counter(
+        len(feature) for i, feature in enumerate(chunk.features) if feature is not None and i not in chunk.faults
+    )
+    return lengths.most_common(1)[0][0] if lengths else None
+
+
+def _sample(chunk: Chunk, dimension: int | None) -> Sample:
+    read = len(chunk.rows)
+    batches = list(assemble([chunk], dimension=dimension or 1, batch_features=read + 1))
+    media = {pair for pair in zip(chunk.subjects, chunk.media, strict=True) if pair[0]}
+    return Sample(
+        dimension,
+        read,
+        sum(batch.subjects for batch in batches),
+        len(media),
+        [norm for batch in batches for norm in _norms(batch)],
+        [reject for batch in batches for reject in batch.rejects],
+    )
+
+
+def _norms(batch: SourceBatch) -> list[float]:
+    norms: list[float] = np.linalg.norm(batch.features.features.astype(np.float64), axis=1).tolist()
+    return norms

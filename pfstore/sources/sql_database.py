@@ -1,0 +1,154 @@
+"""The connection to a legacy database: opened for reading alone, every error in one line without a secret."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+
+from pfstore.errors import SourceError
+from pfstore.sources.sql_dialects import Dialect, dialect_of
+
+CONNECT_TIMEOUT = 10
+"""Seconds to wait for a server that does not answer, and for a writer that locks an SQLite file."""
+
+_DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql", "postgresql": "postgresql+psycopg"}
+_DRIVERS |= {"postgres": "postgresql+psycopg"}
+_SECRETS = ("password", "passwd", "sslpassword")
+
+# What fails while a connection is thrown away is of no interest; SQLAlchemy would print it with a traceback.
+logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+
+
+class LegacyDatabase:
+    """A database that is only ever read.
+
+    url: any SQLAlchemy URL. name: the source's, for messages. statement_timeout: seconds.
+    """
+
+    def __init__(self, url: str, name: str, statement_timeout: float) -> None:
+        self._url = _parsed(url, name)
+        self._timeout = statement_timeout
+        self._label = f"source {name} ({self._url.set(query={}).render_as_string(hide_password=True)})"
+        self._engine = self._opened()
+        self.dialect: Dialect = dialect_of(self._engine.dialect)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """Connect in a read-only transaction that sees one state of the database.
+
+        Raises SourceError for everything that the database or the way to it does wrong. Left early, the
+        connection is thrown away, so that what was still to come is neither waited for nor read.
+        """
+        with self._connected() as connection, self._words():
+            try:
+                self.dialect.begin(connection, self._timeout)
+                yield connection
+            except BaseException:
+                connection.invalidate()
+                raise
+
+    @contextmanager
+    def streamed(self, connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[sa.CursorResult[Any]]:
+        """Run a statement of a snapshot whose rows come as they are fetched, not all at once."""
+        result = connection.execute(statement, execution_options={"stream_results": True})
+        try:
+            yield result
+        except BaseException:
+            # After Ctrl-C in the driver, SQLAlchemy has thrown the connection away, and the cursor with it.
+            if not connection.invalidated:
+                self.dialect.abandon(connection)
+                result.close()
+            raise
+
+    def error(self, message: str) -> SourceError:
+        """Return the SourceError that says this of the source."""
+        return SourceError(f"{self._label}: {message}")
+
+    def close(self) -> None:
+        """Give back what connections are left."""
+        self._engine.dispose()
+
+    def _connected(self) -> sa.Connection:
+        with self._words("cannot be opened: "):
+            try:
+                return self._engine.connect()
+            # pymysql answers with these to an unknown option and to a login that needs another package.
+            except (TypeError, RuntimeError) as error:
+                raise self.error(f"cannot be opened: {self._without_secrets(_reason(error))}") from error
+
+    def _opened(self) -> sa.Engine:
+        if self._url.get_backend_name() == "sqlite":
+            return self._sqlite()
+        options = {"connect_timeout": CONNECT_TIMEOUT} if self._url.drivername in _DRIVERS.values() else {}
+        try:
+            return sa.create_engine(self._url, poolclass=sa.NullPool, connect_args=options)
+        except sa.exc.NoSuchModuleError:
+            raise self.error(f"there is no kind of database {self._url.drivername!r}") from None
+        except ModuleNotFoundError as error:
+            extra = "pfstore[mysql]" if error.name == "pymysql" else error.name
+            raise self.error(f"the driver {error.name} is missing: pip install '{extra}'") from None
+
+    def _sqlite(self) -> sa.Engine:
+        path = Path(self._url.database or ":memory:")
+        # SQLite would make an empty database of this name.
+        if not path.is_file():
+            raise self.error(f"there is no SQLite file {path}")
+        uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+
+        def connect() -> sqlite3.Connection:
+            connection = sqlite3.connect(uri, uri=True, timeout=CONNECT_TIMEOUT, check_same_thread=False)
+            # SQLite takes any bytes for text; one such value must not fail the whole store.
+            connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+            return connection
+
+        return sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
+
+    @contextmanager
+    def _words(self, prefix: str = "") -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            raise self.error(prefix + self._without_secrets(_reason(error.orig))) from error.orig
+        except (sa.exc.SQLAlchemyError, UnicodeDecodeError) as error:
+            raise self.error(prefix + self._without_secrets(_reason(error))) from error
+
+    def _without_secrets(self, text: str) -> str:
+        secrets = [self._url.password, *(self._url.query.get(name) for name in _SECRETS)]
+        for secret in secrets:
+            if secret:
+                text = text.replace(str(secret), "***")
+        return text
+
+
+def _parsed(url: str, name: str) -> sa.URL:
+    kind, _, rest = url.partition("://")
+    # SQLAlchemy would take a part of such a password for the host, which messages name.
+    if "@" in rest.rpartition("@")[0] and not kind.startswith("sqlite"):
+        raise SourceError(
+            f'source {name}: the URL has more than one "@"; percent-encode the password (%40) or use ${{VARIABLE}}'
+        )
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        # The text itself may hold a password.
+        raise SourceError(
+            f"source {name}: the URL cannot be read; it looks like mysql://user:password@host/database"
+        ) from None
+    return parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+
+
+def _reason(error: BaseException | None) -> str:
+    """Return what a driver's error says, in one line and without the statement."""
+    text = getattr(getattr(error, "diag", None), "message_primary", None)
+    match getattr(error, "args", ()):
+        case [int(), str(message)]:  # MariaDB's and MySQL's number and words
+            text = text or message
+    return " ".join(str(text or error or type(error).__name__).split())[:500]

@@ -1,0 +1,214 @@
+"""The rows of a mapping: what is selected, in which order, and how it becomes chunks of decoded features."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+
+from pfstore.config import ExtractorColumn, SourceConfig
+from pfstore.sources import keys, sql_ranges
+from pfstore.sources.assembly import Chunk, Fault
+from pfstore.sources.base import Reason, ShardRange
+from pfstore.sources.encodings import Encoding
+from pfstore.sources.sql_database import LegacyDatabase
+from pfstore.sources.sql_dialects import Column, LiveColumn
+from pfstore.sources.sql_relation import column, find, verbatim
+
+_PAGE_BYTES = 4 << 20
+_PAGE_ROWS = 4096
+_FIRST_PAGE = 64  # rows read before the size of a row is known
+
+_Columns = list[tuple[Any, ...]]
+
+
+class RowReader:
+    """Knows the live columns of a mapping and reads their rows.
+
+    Raises SourceError where the mapping names a table or column that is not there.
+    """
+
+    def __init__(
+        self, connection: sa.Connection, database: LegacyDatabase, config: SourceConfig, encoding: Encoding
+    ) -> None:
+        self._database = database
+        self._config = config
+        self._relation = find(connection, database, config)
+        self._subject = self._live("subject", *config.subject_columns)
+        self._medium = self._live("medium", *config.medium_columns)
+        self._quality = self._live("quality", *([config.quality.column] if config.quality else []))
+        self._extractor = self._live("extractor", *_extractor_column(config))
+        self._live("changed", *([config.changed] if config.changed else []))
+        (feature,) = self._live("feature", *([config.feature.column] if config.feature else []))
+        self._feature, self._encoding = database.dialect.feature(feature, encoding)
+
+    @property
+    def has_row_key(self) -> bool:
+        """Whether every row has a key of its own, which gives rows an order."""
+        return bool(self._relation.primary_key)
+
+    def within(self, range_: ShardRange) -> sa.Select[Any]:
+        """Return the statement for the rows of a shard, a subject's and in it a medium's rows adjacent."""
+        nobody = sql_ranges.is_nobody(range_)
+        feature = sa.null() if nobody else self._feature
+        statement = self._select(feature).where(sql_ranges.condition(self._subject, range_))
+        return statement if nobody else statement.order_by(*self._order())
+
+    def some(self, rows: int) -> sa.Select[Any]:
+        """Return the statement for at most so many rows, in no order."""
+        return self._select(self._feature).limit(rows)
+
+    def read(self, connection: sa.Connection, statement: sa.Select[Any], extractor: str) -> Generator[Chunk]:
+        """Run a statement of this reader and yield its rows, decoded and with their faults."""
+        kinds = _Kinds(self._subject)
+        with self._database.streamed(connection, statement) as result:
+            size = _FIRST_PAGE
+            while rows := result.fetchmany(size):
+                columns = list(zip(*rows, strict=True))
+                self._refuse_mixed(kinds, columns)
+                yield self._chunk(columns, extractor)
+                largest = max(_size(value) for value in columns[-1])
+                size = max(1, min(_PAGE_ROWS, _PAGE_BYTES // largest))
+
+    def subjects(self, connection: sa.Connection) -> Generator[tuple[keys.Key, int]]:
+        """Yield every subject's key with the number of its rows, in the database's order."""
+        columns = [live.clause for live in self._subject]
+        present = [clause.is_not(None) for clause in columns]
+        statement = self._filtered(sa.select(*self._keys(self._subject), sa.func.count()))
+        statement = statement.where(*present).group_by(*columns).order_by(*columns)
+        kinds = _Kinds(self._subject)
+        with self._database.streamed(connection, statement) as result:
+            while groups := result.fetchmany(_PAGE_ROWS):
+                self._refuse_mixed(kinds, list(zip(*groups, strict=True)))
+                yield from ((tuple(group[:-1]), int(group[-1])) for group in groups)
+
+    def count_nobody(self, connection: sa.Connection) -> int:
+        """Count the rows without a subject."""
+        condition = sql_ranges.condition(self._subject, sql_ranges.NOBODY)
+        statement = self._filtered(sa.select(sa.func.count())).where(condition)
+        return int(connection.execute(statement).scalar_one())
+
+    def extractors(self, connection: sa.Connection, limit: int) -> list[str]:
+        """Return at most so many of the names in the extractor's column, in order."""
+        (live,) = self._extractor
+        statement = self._filtered(sa.select(*self._keys(self._extractor)).distinct())
+        found = connection.execute(statement.where(live.clause.is_not(None)).limit(limit))
+        return sorted(keys.part_text(name) for (name,) in found)
+
+    def _live(self, use: str, *names: str) -> list[LiveColumn]:
+        return [column(self._relation, self._database, use, name) for name in names]
+
+    def _keys(self, columns: Sequence[LiveColumn]) -> list[Column]:
+        return [self._database.dialect.key(live) for live in columns]
+
+    def _select(self, feature: Column) -> sa.Select[Any]:
+        quality = [live.clause for live in self._quality]
+        rows = [*self._subject, *self._medium, *self._relation.primary_key]
+        return self._filtered(sa.select(*self._keys(rows), *quality, *self._keys(self._extractor), feature))
+
+    def _filtered(self, statement: sa.Select[Any]) -> sa.Select[Any]:
+        statement = statement.select_from(self._relation.clause)
+        if self._config.where:
+            statement = statement.where(verbatim(f"({self._config.where}\n)"))
+        extractor = self._config.extractor
+        if isinstance(extractor, ExtractorColumn) and extractor.value is not None:
+            (live,) = self._extractor
+            statement = statement.where(live.clause == sa.literal(extractor.value, sa.types.NullType()))
+        return statement
+
+    def _order(self) -> list[Column]:
+        dialect = self._database.dialect
+        order = [by for live in self._subject for by in dialect.order(live)]
+        for live in self._medium:
+            first, *ties = dialect.order(live)
+            # A medium of NULL is the same to pfstore as an empty one.
+            order += [first if dialect.nulls_come_first else sa.nulls_first(first), *ties]
+        return [*order, *(live.clause for live in self._relation.primary_key)]
+
+    def _refuse_mixed(self, kinds: _Kinds, columns: _Columns) -> None:
+        if mixed := kinds.mixed(columns):
+            name, found = mixed
+            raise self._database.error(
+                f"the subjects in column {name!r} are {' and '.join(found)}, of which two may read the same as text: "
+                f"use a query that makes them one type, as CAST({name} AS TEXT)"
+            )
+
+    def _low_quality(self, values: Sequence[Any]) -> dict[int, Fault]:
+        minimum = self._config.quality.minimum if self._config.quality else None
+        if minimum is None:
+            return {}
+        return {
+            i: Fault(Reason.LOW_QUALITY, "NULL" if value is None else f"{value} is below {minimum}")
+            for i, value in enumerate(values)
+            if not _number(value) >= minimum
+        }
+
+    def _chunk(self, columns: _Columns, extractor: str) -> Chunk:
+        """Make a chunk of the selected columns' values."""
+        subject, rest = columns[: len(self._subject)], columns[len(self._subject) :]
+        medium, rest = rest[: len(self._medium)], rest[len(self._medium) :]
+        row, rest = rest[: len(self._relation.primary_key)], rest[len(self._relation.primary_key) :]
+        values = rest[-1]
+        subjects = [keys.subject_text(key) for key in zip(*subject, strict=True)]
+        decoded = self._encoding.decode_many(
+            [value if known else None for known, value in zip(subjects, values, strict=True)]
+        )
+        faults = self._low_quality(rest[0]) if self._quality else {}
+        faults |= decoded.faults
+        if self._extractor:
+            faults |= _of_others(rest[-2], extractor)
+        return Chunk(subjects, _texts(medium, len(values)), _texts(row, len(values)), decoded.features, faults)
+
+
+class _Kinds:
+    """Watches which kinds of values a key's columns hold: in SQLite one column may hold several."""
+
+    _NUMBERS = (int, float, Decimal)
+
+    def __init__(self, columns: Sequence[LiveColumn]) -> None:
+        self._columns = columns
+        self._seen: list[set[str]] = [set() for _ in columns]
+
+    def mixed(self, values: _Columns) -> tuple[str, list[str]] | None:
+        """Take note of the next values, column by column; return a column of several kinds and those."""
+        for live, seen, parts in zip(self._columns, self._seen, values, strict=False):
+            seen |= {
+                "numbers" if issubclass(kind, self._NUMBERS) else kind.__name__
+                for kind in set(map(type, parts)) - {type(None)}
+            }
+            if len(seen) > 1:
+                return live.name, sorted(seen)
+        return None
+
+
+def _extractor_column(config: SourceConfig) -> list[str]:
+    return [config.extractor.column] if isinstance(config.extractor, ExtractorColumn) else []
+
+
+def _of_others(values: Sequence[Any], extractor: str) -> dict[int, Fault]:
+    names = {value: "NULL" if value is None else keys.part_text(value) for value in set(values)}
+    return {
+        i: Fault(Reason.OTHER_EXTRACTOR, names[value][:100])
+        for i, value in enumerate(values)
+        if names[value] != extractor
+    }
+
+
+def _texts(columns: _Columns, rows: int) -> list[str]:
+    return [keys.key_text(key) for key in zip(*columns, strict=True)] if columns else [""] * rows
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _size(value: Any) -> int:
+    """Return about how many bytes a value takes."""
+    if isinstance(value, str | bytes | bytearray | memoryview):
+        return max(1, len(value))
+    return 32 * len(value) if isinstance(value, list) and value else 1
