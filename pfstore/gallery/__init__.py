@@ -1,0 +1,1 @@
+"""Galleries of fused templates in PostgreSQL with pgvector: kept, written, searched."""

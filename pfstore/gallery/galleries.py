@@ -1,0 +1,294 @@
+"""Galleries and their versions: which contract made which templates, and which version answers searches."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+from psycopg import sql
+from psycopg.rows import class_row
+
+from pfstore.config import nearest
+from pfstore.errors import ConflictError, NotFoundError
+from pfstore.gallery.database import Connection
+from pfstore.gallery.locking import locked
+from pfstore.gallery.tables import PARTITION_PREFIX, SCHEMA
+
+Strategy: TypeAlias = Literal["media", "set"]
+
+HNSW_MOST_DIMENSIONS = 4000
+"""The most values of a halfvec that pgvector's HNSW index takes."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Everything that must be equal for two templates to be comparable."""
+
+    extractor: str
+    dimension: int
+    normalisation: str
+    model_digest: str
+    strategy: Strategy
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a gallery. blocks * dimension values make a template."""
+
+    version_id: int
+    gallery: str
+    number: int
+    extractor: str
+    dimension: int
+    normalisation: str
+    model: str
+    model_digest: str
+    strategy: Strategy
+    blocks: int
+    state: Literal["building", "active", "retired"]
+    empty: bool
+    indexed: bool
+    created_at: datetime
+    promoted_at: datetime | None
+
+    @property
+    def contract(self) -> Contract:
+        """The contract that made this version's templates."""
+        return Contract(self.extractor, self.dimension, self.normalisation, self.model_digest, self.strategy)
+
+    @property
+    def said(self) -> str:
+        """What it is called in messages."""
+        return f"version {self.number} of gallery {self.gallery!r}"
+
+    @property
+    def template_dimension(self) -> int:
+        """Values in one template."""
+        return self.blocks * self.dimension
+
+    @property
+    def partition(self) -> sql.Identifier:
+        """The table that holds this version's templates and no others."""
+        return sql.Identifier(SCHEMA, f"{PARTITION_PREFIX}{self.version_id}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        promoted = self.promoted_at and self.promoted_at.isoformat()
+        return asdict(self) | {"created_at": self.created_at.isoformat(), "promoted_at": promoted}
+
+
+# Asked before every search, so it tells whether there are templates, not how many.
+_VERSIONS = """
+    SELECT v.version_id, g.name AS gallery, v.number, v.extractor, v.dimension, v.normalisation,
+           m.name AS model, v.model_digest, v.strategy, v.blocks, v.state, v.created_at, v.promoted_at,
+           NOT EXISTS (SELECT FROM pfstore.templates t WHERE t.version_id = v.version_id) AS empty,
+           to_regclass('pfstore.templates_v' || v.version_id || '_hnsw') IS NOT NULL AS indexed
+    FROM pfstore.versions v
+    JOIN pfstore.galleries g USING (gallery_id)
+    JOIN pfstore.models m ON m.digest = v.model_digest
+"""
+
+
+def names(connection: Connection) -> list[str]:
+    """Return the names of all galleries."""
+    return [name for (name,) in connection.execute("SELECT name FROM pfstore.galleries ORDER BY name")]
+
+
+def create(connection: Connection, name: str) -> None:
+    """Make a gallery without versions. Raises ConflictError where the name is taken or empty."""
+    if not name.strip():
+        raise ConflictError("a gallery needs a name")
+    row = connection.execute(
+        "INSERT INTO pfstore.galleries (name) VALUES (%s) ON CONFLICT DO NOTHING RETURNING gallery_id",
+        (name,),
+    ).fetchone()
+    if row is None:
+        raise ConflictError(f"there already is a gallery {name!r}")
+
+
+def versions(connection: Connection, name: str | None = None) -> list[Version]:
+    """Return the versions of one gallery, or of all, oldest first.
+
+    Raises NotFoundError for an unknown gallery, naming the nearest that exists.
+    """
+    if name is not None and name not in (known := names(connection)):
+        raise NotFoundError(f"there is no gallery {name!r}{nearest(name, known)}")
+    cursor = connection.cursor(row_factory=class_row(Version))
+    query = f"{_VERSIONS} WHERE %(name)s::text IS NULL OR g.name = %(name)s ORDER BY g.name, v.number"
+    return cursor.execute(query, {"name": name}).fetchall()
+
+
+def counts(connection: Connection) -> dict[int, int]:
+    """Count the templates of every version, by version_id; the time is linear in their number."""
+    query = (
+        "SELECT v.version_id, (SELECT count(*) FROM pfstore.templates t WHERE t.version_id = v.version_id)"
+        " FROM pfstore.versions v"
+    )
+    return dict(connection.execute(query).fetchall())
+
+
+def version(connection: Connection, name: str, number: int | None = None) -> Version:
+    """Return the active version of a gallery, or the one of this number, and make sure that it holds templates.
+
+    Raises NotFoundError: no such gallery or version, no active version yet, an empty version.
+    """
+    all_versions = versions(connection, name)
+    found = [one for one in all_versions if one.number == number or (number is None and one.state == "active")]
+    if not found and number is not None:
+        there = ", ".join(str(one.number) for one in all_versions) or "none"
+        raise NotFoundError(f"gallery {name!r} has no version {number} (there: {there})")
+    if not found:
+        building = any(one.state == "building" for one in all_versions)
+        state = "its first version is still being built" if building else "it is empty"
+        raise NotFoundError(f"gallery {name!r} cannot be searched yet: {state}; run `pfstore backfill {name}`")
+    if found[0].empty:
+        raise NotFoundError(f"gallery {name!r} is empty: version {found[0].number} holds no template")
+    return found[0]
+
+
+def ensure(connection: Connection, name: str, contract: Contract, blocks: int) -> Version:
+    """Return the gallery's version of this contract, making the gallery and the version where they are missing.
+
+    A new version is "building" until it is promoted; a retired one of the same contract is taken up again.
+    """
+    with connection.transaction():
+        connection.execute("INSERT INTO pfstore.galleries (name) VALUES (%s) ON CONFLICT DO NOTHING", (name,))
+        # Whoever comes second waits here and then finds the version that the first one made.
+        connection.execute("SELECT FROM pfstore.galleries WHERE name = %s FOR UPDATE", (name,))
+        same = [one for one in versions(connection, name) if one.contract == contract]
+        if same:
+            return max(same, key=lambda one: (one.state == "active", one.number))
+        _create_version(connection, name, contract, blocks)
+    return max(versions(connection, name), key=lambda one: one.number)
+
+
+def _create_version(connection: Connection, name: str, contract: Contract, blocks: int) -> None:
+    row = connection.execute(
+        """
+        INSERT INTO pfstore.versions
+            (gallery_id, number, extractor, dimension, normalisation, model_digest, strategy, blocks, state)
+        SELECT gallery_id,
+               (SELECT coalesce(max(number), 0) + 1 FROM pfstore.versions v WHERE v.gallery_id = g.gallery_id),
+               %s, %s, %s, %s, %s, %s, 'building'
+        FROM pfstore.galleries g WHERE name = %s
+        RETURNING version_id
+        """,
+        (
+            contract.extractor,
+            contract.dimension,
+            contract.normalisation,
+            contract.model_digest,
+            contract.strategy,
+            blocks,
+            name,
+        ),
+    ).fetchone()
+    assert row is not None
+    # Attached after it is made, because making it as a partition would lock out every search meanwhile.
+    partition = sql.Identifier(SCHEMA, f"{PARTITION_PREFIX}{row[0]}")
+    connection.execute(sql.SQL("CREATE TABLE {} (LIKE pfstore.templates INCLUDING ALL)").format(partition))
+    connection.execute(
+        sql.SQL("ALTER TABLE pfstore.templates ATTACH PARTITION {} FOR VALUES IN ({})").format(
+            partition, sql.Literal(row[0])
+        )
+    )
+
+
+def promote(connection: Connection, name: str, number: int, *, force: bool = False) -> Version:
+    """Make a version the one that answers searches; the one before stays for a rollback.
+
+    Raises NotFoundError: no such gallery or version, or the version holds no template. ConflictError: no run over
+    the whole source has ended in this version; force promotes it all the same.
+    """
+    chosen = version(connection, name, number)
+    if not (force or _is_complete(connection, chosen)):
+        raise ConflictError(
+            f"{chosen.said} is not complete, so searches would miss people: run `pfstore backfill {name}` to its end, "
+            "or promote with --force"
+        )
+    with connection.transaction():
+        connection.execute(
+            "UPDATE pfstore.versions SET state = 'retired' WHERE state = 'active' AND version_id <> %(id)s"
+            " AND gallery_id = (SELECT gallery_id FROM pfstore.versions WHERE version_id = %(id)s)",
+            {"id": chosen.version_id},
+        )
+        connection.execute(
+            "UPDATE pfstore.versions SET state = 'active', promoted_at = now() WHERE version_id = %s",
+            (chosen.version_id,),
+        )
+    return version(connection, name, number)
+
+
+def _is_complete(connection: Connection, chosen: Version) -> bool:
+    query = "SELECT EXISTS (SELECT FROM pfstore.runs WHERE version_id = %s AND state = 'done' AND kind = 'backfill')"
+    return connection.execute(query, (chosen.version_id,)).fetchone() == (True,)
+
+
+def rollback(connection: Connection, name: str) -> Version:
+    """Promote the version that was active before the present one.
+
+    Raises NotFoundError where there is none.
+    """
+    before = [one for one in versions(connection, name) if one.state == "retired" and one.promoted_at]
+    if not before:
+        raise NotFoundError(f"gallery {name!r} has no earlier version to go back to")
+    latest = max(before, key=lambda one: one.promoted_at or one.created_at)
+    return promote(connection, name, latest.number, force=True)
+
+
+def drop(connection: Connection, name: str, number: int | None = None) -> int:
+    """Drop a version that is not active, or the whole gallery, and return how many templates went.
+
+    Raises NotFoundError for an unknown gallery or version, ConflictError for an active version, BusyError where a
+    run is writing one of them.
+    """
+    chosen = [one for one in versions(connection, name) if number in (None, one.number)]
+    if number is not None and not chosen:
+        raise NotFoundError(f"gallery {name!r} has no version {number}")
+    if number is not None and chosen[0].state == "active":
+        raise ConflictError(f"version {number} answers the searches of {name!r}: promote another one first")
+    there = counts(connection)
+    with ExitStack() as stack:
+        for one in chosen:
+            stack.enter_context(locked(connection, one.version_id, one.said, patience=0))
+        stack.enter_context(connection.transaction())
+        # Searches queue up behind this statement, so it must not itself wait long for another transaction.
+        connection.execute("SET LOCAL lock_timeout = '3s'")
+        for one in chosen:
+            connection.execute(sql.SQL("DROP TABLE {}").format(one.partition))
+            connection.execute("DELETE FROM pfstore.versions WHERE version_id = %s", (one.version_id,))
+        if number is None:
+            connection.execute("DELETE FROM pfstore.galleries WHERE name = %s", (name,))
+    return sum(there[one.version_id] for one in chosen)
+
+
+def analyze(connection: Connection, chosen: Version) -> None:
+    """Let the planner know what a version holds now."""
+    connection.execute(sql.SQL("ANALYZE {}").format(chosen.partition))
+
+
+def build_index(connection: Connection, chosen: Version) -> None:
+    """Build an HNSW index on a version's whole templates, so that searches are fast and approximate.
+
+    Raises ConflictError for templates longer than pgvector can index.
+    """
+    if chosen.template_dimension > HNSW_MOST_DIMENSIONS:
+        raise ConflictError(
+            f"templates of {chosen.template_dimension} values cannot be indexed: "
+            f"HNSW takes at most {HNSW_MOST_DIMENSIONS}; select fewer experts"
+        )
+    connection.execute(
+        sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw ((template::halfvec({})) halfvec_ip_ops)").format(
+            sql.Identifier(f"{PARTITION_PREFIX}{chosen.version_id}_hnsw"),
+            chosen.partition,
+            sql.Literal(chosen.template_dimension),
+        )
+    )
+
+
+def drop_index(connection: Connection, chosen: Version) -> None:
+    """Drop a version's HNSW index, where it has one; searches are exhaustive again."""
+    index = sql.Identifier(SCHEMA, f"{PARTITION_PREFIX}{chosen.version_id}_hnsw")
+    connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(index))

@@ -1,0 +1,46 @@
+"""The right to write a version, which one process at a time can have."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pfstore.errors import BusyError
+from pfstore.gallery.database import Connection
+
+LOCK_CLASS = 0x7066  # "pf": the first key of pfstore's advisory locks, the second is the version
+LOCK_PATIENCE = 10.0
+"""Seconds to wait for a run that was just killed: the server notices when its last statement ends."""
+
+
+@contextmanager
+def locked(connection: Connection, version_id: int, said: str, patience: float | None = None) -> Iterator[None]:
+    """Hold the right to write a version; a process that dies gives it up with its connection.
+
+    said: what the version is called in messages. Raises BusyError where another process holds it.
+    """
+    key = (LOCK_CLASS, version_id)
+    deadline = time.monotonic() + (LOCK_PATIENCE if patience is None else patience)
+    while connection.execute("SELECT pg_try_advisory_lock(%s, %s)", key).fetchone() != (True,):
+        if time.monotonic() > deadline:
+            raise BusyError(f"another process is writing {said}: wait for it (`pfstore status` shows how far it is)")
+        time.sleep(0.2)
+    with released(connection, "SELECT pg_advisory_unlock({}, {})".format(*key)):
+        yield
+
+
+@contextmanager
+def released(connection: Connection, statement: str) -> Iterator[None]:
+    """Give back what the session holds by this statement in the end, or by ending the session."""
+    try:
+        yield
+    except Exception:
+        if not connection.closed:
+            connection.execute(statement.encode())
+        raise
+    except BaseException:
+        # Ctrl-C may have come in the middle of a statement, after which the connection answers to nothing.
+        connection.close()
+        raise
+    connection.execute(statement.encode())

@@ -1,0 +1,190 @@
+"""The record of runs: their shards, which are done, what each counted, and what was rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+from psycopg.rows import class_row, dict_row
+from psycopg.types.json import Jsonb
+
+import pfstore
+from pfstore.gallery.database import Connection
+from pfstore.gallery.galleries import Version
+from pfstore.gallery.locking import LOCK_CLASS
+
+Kind: TypeAlias = Literal["backfill", "try"]
+"""A try goes over some subjects only, so it says nothing of the others."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a shard or a run counted: read = fused + rejected, seen = written + unchanged + subjects_rejected.
+
+    fused counts the features that stand in a template, also in one that was left as it was.
+    """
+
+    read: int = 0
+    fused: int = 0
+    rejected: int = 0
+    seen: int = 0
+    written: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    subjects_rejected: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Counts)))
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """A shard of a run as it is stored."""
+
+    number: int
+    range: dict[str, Any]
+    planned_features: int
+    planned_subjects: int
+    done: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, how far it is and what it counted so far. alive: whether a process is working on it now."""
+
+    run_id: int
+    gallery: str
+    version: int
+    kind: Kind
+    source: str
+    state: Literal["running", "done", "abandoned"]
+    started_at: datetime
+    finished_at: datetime | None
+    shards: int
+    shards_done: int
+    planned_features: int
+    counts: Counts
+    alive: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        finished = self.finished_at and self.finished_at.isoformat()
+        return asdict(self) | {"started_at": self.started_at.isoformat(), "finished_at": finished}
+
+
+def start(
+    connection: Connection, version: Version, *, kind: Kind, source: str, plan: str, shards: Iterable[Any]
+) -> int:
+    """Store a new run with its shards and return its number; unfinished ones of the kind are abandoned.
+
+    plan: what must be the same for the run to be resumed. shards: of pfstore.sources.base.Shard.
+    """
+    with connection.transaction():
+        connection.execute(
+            "UPDATE pfstore.runs SET state = 'abandoned', finished_at = now()"
+            " WHERE version_id = %s AND state = 'running' AND kind = %s",
+            (version.version_id, kind),
+        )
+        run_id = _one(
+            connection,
+            "INSERT INTO pfstore.runs (version_id, kind, source, plan, state, pfstore)"
+            " VALUES (%s, %s, %s, %s, 'running', %s) RETURNING run_id",
+            (version.version_id, kind, source, plan, pfstore.__version__),
+        )
+        columns = "run_id, number, range, planned_features, planned_subjects"
+        with connection.cursor().copy(f"COPY pfstore.shards ({columns}) FROM STDIN") as copy:
+            for number, shard in enumerate(shards):
+                copy.write_row((run_id, number, Jsonb(shard.range), shard.features, shard.subjects))
+    return int(run_id)
+
+
+def resumable(connection: Connection, version: Version, plan: str) -> int | None:
+    """Return the number of the version's unfinished run of the same plan, if there is one."""
+    run_id = _one(
+        connection,
+        "SELECT max(run_id) FROM pfstore.runs WHERE version_id = %s AND state = 'running' AND plan = %s",
+        (version.version_id, plan),
+    )
+    return None if run_id is None else int(run_id)
+
+
+def shards(connection: Connection, run_id: int) -> list[PlannedShard]:
+    """Return all shards of a run, in order."""
+    cursor = connection.cursor(row_factory=class_row(PlannedShard))
+    query = (
+        "SELECT number, range, planned_features, planned_subjects, done_at IS NOT NULL AS done"
+        " FROM pfstore.shards WHERE run_id = %s ORDER BY number"
+    )
+    return cursor.execute(query, (run_id,)).fetchall()
+
+
+# What this run wrote bears its number; what it left as it was stands in its shards.
+_REMOVE_VANISHED = """
+    DELETE FROM pfstore.templates t
+    USING pfstore.runs r
+    WHERE r.run_id = %(run)s AND r.kind = 'backfill' AND t.version_id = r.version_id AND t.run_id <> r.run_id
+      AND NOT EXISTS (
+          SELECT FROM (SELECT unnest(kept) AS subject_id FROM pfstore.shards WHERE run_id = %(run)s) k
+          WHERE k.subject_id = t.subject_id)
+"""
+
+
+def finish(connection: Connection, run_id: int) -> int:
+    """Mark a run of which every shard is done as done, and remove the templates of subjects that it did not meet.
+
+    Returns how many were removed; a "try" removes none.
+    """
+    with connection.transaction():
+        removed = connection.execute(_REMOVE_VANISHED, {"run": run_id}).rowcount
+        connection.execute("UPDATE pfstore.shards SET kept = '{}' WHERE run_id = %s", (run_id,))
+        connection.execute(
+            "UPDATE pfstore.runs SET state = 'done', finished_at = now(), vanished = %s WHERE run_id = %s",
+            (removed, run_id),
+        )
+    return removed
+
+
+def reasons(connection: Connection, run_id: int) -> dict[str, int]:
+    """Count a run's rejects by reason, the most frequent first."""
+    query = "SELECT reason, count(*) FROM pfstore.rejects WHERE run_id = %s GROUP BY 1 ORDER BY 2 DESC, 1"
+    return dict(connection.execute(query, (run_id,)).fetchall())
+
+
+def rejects(connection: Connection, run_id: int) -> list[dict[str, Any]]:
+    """Return the rows that a run rejected: subject, medium, row, reason, detail."""
+    query = (
+        'SELECT subject_id AS subject, medium, "row", reason, detail'
+        " FROM pfstore.rejects WHERE run_id = %s ORDER BY shard, position"
+    )
+    return connection.cursor(row_factory=dict_row).execute(query, (run_id,)).fetchall()
+
+
+def listed(connection: Connection, *, run_id: int | None = None, last: int = 20) -> list[Run]:
+    """Return the newest runs, or the one of this number, newest first."""
+    vanished = {"removed": " + r.vanished"}
+    sums = ", ".join(f"coalesce(sum(s.{f.name}), 0)::bigint{vanished.get(f.name, '')}" for f in fields(Counts))
+    query = f"""
+        SELECT r.run_id, g.name, v.number, r.kind, r.source, r.state, r.started_at, r.finished_at,
+               count(s.number), count(s.done_at), coalesce(sum(s.planned_features), 0)::bigint,
+               EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                       WHERE d.datname = current_database() AND l.locktype = 'advisory'
+                         AND l.classid = %(class)s AND l.objid = r.version_id) AND r.state = 'running',
+               {sums}
+        FROM pfstore.runs r
+        JOIN pfstore.versions v USING (version_id)
+        JOIN pfstore.galleries g USING (gallery_id)
+        LEFT JOIN pfstore.shards s USING (run_id)
+        WHERE %(run)s::bigint IS NULL OR r.run_id = %(run)s
+        GROUP BY r.run_id, g.name, v.number
+        ORDER BY r.run_id DESC LIMIT %(last)s
+    """
+    rows = connection.execute(query, {"class": LOCK_CLASS, "run": run_id, "last": last}).fetchall()
+    return [Run(*(*row[:11], Counts(*row[12:]), row[11])) for row in rows]
+
+
+def _one(connection: Connection, query: str, parameters: tuple[Any, ...]) -> Any:
+    row = connection.execute(query, parameters).fetchone()
+    assert row is not None
+    return row[0]

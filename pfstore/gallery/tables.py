@@ -1,0 +1,162 @@
+"""The schema of a store as it should be; migrations/ brings a database there and a test compares the two."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from pgvector.sqlalchemy import HALFVEC
+from sqlalchemy.dialects import postgresql as pg
+
+SCHEMA = "pfstore"
+PARTITION_PREFIX = "templates_v"
+
+metadata = sa.MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    },
+)
+
+_NOW = sa.text("now()")
+
+
+def _time(name: str, *, nullable: bool = False) -> sa.Column[object]:
+    return sa.Column(name, pg.TIMESTAMP(timezone=True), nullable=nullable, server_default=None if nullable else _NOW)
+
+
+def _count(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
+
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("dimension", sa.Integer),
+    sa.Column("blocks", sa.Integer, nullable=False),
+    sa.Column("normalisation", sa.Text, nullable=False),
+    sa.Column("details", pg.JSONB, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    _time("created_at"),
+)
+
+model_chunks = sa.Table(
+    "model_chunks",
+    metadata,
+    sa.Column("digest", sa.ForeignKey(models.c.digest, ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+
+galleries = sa.Table(
+    "galleries",
+    metadata,
+    sa.Column("gallery_id", sa.Integer, sa.Identity(always=True), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    _time("created_at"),
+)
+
+versions = sa.Table(
+    "versions",
+    metadata,
+    sa.Column("version_id", sa.Integer, sa.Identity(always=True), primary_key=True),
+    sa.Column("gallery_id", sa.ForeignKey(galleries.c.gallery_id), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("extractor", sa.Text, nullable=False),
+    sa.Column("dimension", sa.Integer, nullable=False),
+    sa.Column("normalisation", sa.Text, nullable=False),
+    sa.Column("model_digest", sa.ForeignKey(models.c.digest), nullable=False),
+    sa.Column("strategy", sa.Text, nullable=False),
+    sa.Column("blocks", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    _time("created_at"),
+    _time("promoted_at", nullable=True),
+    sa.UniqueConstraint("gallery_id", "number"),
+    sa.CheckConstraint("state IN ('building', 'active', 'retired')", name="state"),
+    sa.CheckConstraint("strategy IN ('media', 'set')", name="strategy"),
+    sa.Index("versions_one_active", "gallery_id", unique=True, postgresql_where=sa.text("state = 'active'")),
+)
+
+templates = sa.Table(
+    "templates",
+    metadata,
+    # No foreign key to versions: dropping a version drops its partition, and a row can only be written
+    # where a partition, hence a version, exists.
+    sa.Column("version_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("subject_id", sa.Text(collation="C"), primary_key=True),
+    sa.Column("template", HALFVEC(), nullable=False),
+    sa.Column("features", sa.Integer, nullable=False),
+    sa.Column("media", sa.Integer, nullable=False),
+    sa.Column("fingerprint", sa.LargeBinary, nullable=False),
+    sa.Column("run_id", sa.BigInteger, nullable=False),
+    sa.Column("fused_at", pg.TIMESTAMP(timezone=True), nullable=False),
+    postgresql_partition_by="LIST (version_id)",
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("run_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("version_id", sa.ForeignKey(versions.c.version_id, ondelete="CASCADE"), nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("plan", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("pfstore", sa.Text, nullable=False),
+    _time("started_at"),
+    _time("finished_at", nullable=True),
+    _count("vanished"),
+    sa.CheckConstraint("kind IN ('backfill', 'try')", name="kind"),
+    sa.CheckConstraint("state IN ('running', 'done', 'abandoned')", name="state"),
+    sa.Index("runs_version_id_idx", "version_id"),
+)
+
+shards = sa.Table(
+    "shards",
+    metadata,
+    sa.Column("run_id", sa.ForeignKey(runs.c.run_id, ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("range", pg.JSONB, nullable=False),
+    sa.Column("planned_features", sa.BigInteger, nullable=False),
+    sa.Column("planned_subjects", sa.BigInteger, nullable=False),
+    _time("done_at", nullable=True),
+    _count("read"),
+    _count("fused"),
+    _count("rejected"),
+    _count("seen"),
+    _count("written"),
+    _count("unchanged"),
+    _count("removed"),
+    _count("subjects_rejected"),
+    # The subjects left as they were, until the run is over.
+    sa.Column("kept", pg.ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'::text[]")),
+    sa.CheckConstraint("read = fused + rejected", name="features"),
+    sa.CheckConstraint("seen = written + unchanged + subjects_rejected", name="subjects"),
+)
+
+rejects = sa.Table(
+    "rejects",
+    metadata,
+    sa.Column("run_id", sa.ForeignKey(runs.c.run_id, ondelete="CASCADE"), primary_key=True),
+    sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("subject_id", sa.Text),
+    sa.Column("medium", sa.Text, nullable=False),
+    sa.Column("row", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+)
+
+thresholds = sa.Table(
+    "thresholds",
+    metadata,
+    sa.Column("version_id", sa.ForeignKey(versions.c.version_id, ondelete="CASCADE"), primary_key=True),
+    sa.Column("fmr", sa.Double, primary_key=True),
+    sa.Column("threshold", sa.Double, nullable=False),
+    sa.Column("comparisons", sa.BigInteger, nullable=False),
+    _time("created_at"),
+)
