@@ -1,0 +1,1 @@
+"""Work that joins sources, fusion and gallery."""

@@ -1,0 +1,246 @@
+"""Backfill: every subject of a source becomes a template, shard by shard, resumable at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pfstore.errors import ContractError, SourceError
+from pfstore.gallery import galleries, runs, thresholds
+from pfstore.gallery.galleries import Contract, Strategy, Version
+from pfstore.gallery.locking import locked
+from pfstore.gallery.runs import Counts
+from pfstore.gallery.writing import ShardWriter, staging
+from pfstore.jobs.fusing import ShardFuser
+from pfstore.sources.base import FeatureSource, SourceBatch
+
+if TYPE_CHECKING:
+    from pfstore.fusion import Fuser
+    from pfstore.gallery.database import Connection
+
+BATCH_FEATURES = 16_384
+"""Features read, fused and staged at once: 32 MB at 512 values."""
+
+SHARD_FEATURES = 4 * BATCH_FEATURES
+"""Features committed at once: what a killed run has to do again at the most."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: what it counted so far against what was planned."""
+
+    counts: Counts
+    planned_features: int
+    planned_subjects: int
+
+
+Observer = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did. rejects: by reason. active: the version that answers searches now, None where none does.
+
+    promoted: whether this run made it so.
+    """
+
+    run: int | None
+    gallery: str
+    version: int | None
+    resumed: bool
+    counts: Counts
+    rejects: dict[str, int]
+    promoted: bool
+    active: int | None
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        counts = self.counts
+        return {
+            "run": self.run,
+            "gallery": self.gallery,
+            "version": self.version,
+            "resumed": self.resumed,
+            "features": {"read": counts.read, "fused": counts.fused, "rejected": counts.rejected},
+            "subjects": {
+                "seen": counts.seen,
+                "written": counts.written,
+                "unchanged": counts.unchanged,
+                "removed": counts.removed,
+                "rejected": counts.subjects_rejected,
+            },
+            "rejects": self.rejects,
+            "promoted": self.promoted,
+            "active": self.active,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def backfill(
+    connection: Connection,
+    source: FeatureSource,
+    fuser: Fuser,
+    *,
+    gallery: str,
+    source_name: str,
+    mapping: str = "",
+    strategy: Strategy | None = None,
+    limit: int | None = None,
+    restart: bool = False,
+    observer: Observer = lambda _: None,
+) -> Summary:
+    """Fuse every subject of a source into a gallery, going on where an interrupted run of the same plan stopped.
+
+    A subject whose features are as they were keeps its template; one that the source no longer has, or whose every
+    feature is now rejected, loses it. The first version of a gallery is promoted when the run is through; a later
+    one waits for `promote`.
+    fuser must be registered (pfstore.gallery.models). mapping: what decides which rows the source gives; a run of
+    another mapping is not gone on with. limit: only so many subjects, for a try, which removes and promotes nothing.
+    restart: begin anew where a run could be resumed.
+
+    Raises BusyError where another process writes the version, and what source, model and server raise. After
+    an error or a kill, finished shards stay and the next call goes on from there.
+    """
+    started = time.monotonic()
+    contract = contract_of(source, fuser, strategy)
+    version = galleries.ensure(connection, gallery, contract, fuser.blocks)
+    plan = _plan(contract, source_name, mapping, limit)
+    with locked(connection, version.version_id, version.said):
+        run_id = None if restart or limit else runs.resumable(connection, version, plan)
+        resumed = run_id is not None
+        if run_id is None:
+            shards = source.shards(SHARD_FEATURES)
+            kind: runs.Kind = "try" if limit else "backfill"
+            run_id = runs.start(connection, version, kind=kind, source=source_name, plan=plan, shards=shards)
+        with staging(connection, version, run_id) as writer:
+            counts = _work(connection, source, ShardFuser(fuser, version.strategy), writer, limit, observer)
+        counts += Counts(removed=runs.finish(connection, run_id))
+        promoted = _complete(connection, version, promote=not limit)
+    active = next((one.number for one in galleries.versions(connection, gallery) if one.state == "active"), None)
+    rejects, seconds = runs.reasons(connection, run_id), time.monotonic() - started
+    return Summary(run_id, gallery, version.number, resumed, counts, rejects, promoted, active, seconds)
+
+
+def dry_run(
+    source: FeatureSource,
+    fuser: Fuser,
+    *,
+    gallery: str,
+    strategy: Strategy | None = None,
+    limit: int | None = None,
+    observer: Observer = lambda _: None,
+) -> Summary:
+    """Read and check everything that a backfill would, and count it, without fusing or writing.
+
+    Raises what reading raises.
+    """
+    started = time.monotonic()
+    contract = contract_of(source, fuser, strategy)
+    shards = list(source.shards(SHARD_FEATURES))
+    planned = sum(shard.features for shard in shards), sum(shard.subjects for shard in shards)
+    counts, rejects = Counts(), Counter[str]()
+    for shard in shards:
+        for batch in _read(source, shard.range, contract.dimension, limit and limit - counts.seen):
+            rejects.update(str(one.reason) for one in batch.rejects)
+            counts += Counts(
+                read=batch.read,
+                fused=len(batch.features.features),
+                rejected=len(batch.rejects),
+                seen=batch.subjects,
+                written=len(batch.features.subject_ids),
+                subjects_rejected=len(batch.rejected_subjects),
+            )
+            observer(Progress(counts, *planned))
+    seconds = time.monotonic() - started
+    return Summary(None, gallery, None, False, counts, dict(rejects.most_common()), False, None, seconds)
+
+
+def contract_of(source: FeatureSource, fuser: Fuser, strategy: Strategy | None) -> Contract:
+    """Return the contract under which this model fuses this source.
+
+    Raises SourceError where no feature can be decoded, ContractError where the source's features have another
+    dimension than the model takes, or there are no media to fuse first.
+    """
+    if strategy == "media" and not source.has_media:
+        raise ContractError('the strategy "media" needs a source with media: map a medium, or choose "set"')
+    chosen = strategy or ("media" if source.has_media else "set")
+    return Contract(source.extractor, _dimension(source, fuser), fuser.normalisation, fuser.digest, chosen)
+
+
+def _dimension(source: FeatureSource, fuser: Fuser) -> int:
+    sample = source.sample()
+    if sample.dimension is None:
+        raise SourceError(_undecodable(sample.read, Counter(str(one.reason) for one in sample.rejects)))
+    if fuser.dimension not in (None, sample.dimension):
+        raise ContractError(
+            f"the source's features have {sample.dimension} values, the model {fuser.name!r} takes {fuser.dimension}: "
+            "they are of another extractor, or the encoding is not what the mapping says"
+        )
+    return sample.dimension
+
+
+def _undecodable(read: int, reasons: Counter[str]) -> str:
+    if read == 0:
+        return "the source holds no feature: check its table, filter or path"
+    found = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return f"not one of the first {read} rows gives a feature ({found}): check the mapping's column and encoding"
+
+
+def _plan(contract: Contract, source_name: str, mapping: str, limit: int | None) -> str:
+    of_source = {"source": source_name, "mapping": mapping}
+    described = asdict(contract) | of_source | {"limit": limit, "shard": SHARD_FEATURES}
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _read(source: FeatureSource, range_: Any, dimension: int, limit: int | None) -> Iterator[SourceBatch]:
+    """Read a shard, whole or as far as the limit of subjects."""
+    left = limit
+    for batch in source.read(range_, dimension=dimension, features=BATCH_FEATURES):
+        if left is None:
+            yield batch
+            continue
+        if left <= 0:
+            return
+        kept = batch.first(left)
+        left -= kept.subjects
+        yield kept
+
+
+def _work(
+    connection: Connection,
+    source: FeatureSource,
+    fuser: ShardFuser,
+    writer: ShardWriter,
+    limit: int | None,
+    observer: Observer,
+) -> Counts:
+    shards = runs.shards(connection, writer.run_id)
+    planned = sum(shard.planned_features for shard in shards), sum(shard.planned_subjects for shard in shards)
+    total = runs.listed(connection, run_id=writer.run_id)[0].counts
+    for shard in (one for one in shards if not one.done):
+        counts = Counts()
+        writer.clear()
+        for batch in _read(source, shard.range, writer.version.dimension, limit and limit - total.seen):
+            counts += fuser.fuse(batch, writer)
+            observer(Progress(total + counts, *planned))
+        total += writer.commit(shard.number, counts)
+    return total
+
+
+def _complete(connection: Connection, version: Version, *, promote: bool) -> bool:
+    """Make what searching needs of a finished version; promote it if there is none before, and tell whether so."""
+    there = {one.number: one for one in galleries.versions(connection, version.gallery)}
+    if there[version.number].empty:
+        return False
+    galleries.analyze(connection, version)
+    thresholds.estimate(connection, version)
+    if not promote or any(one.state == "active" for one in there.values()):
+        return False
+    galleries.promote(connection, version.gallery, version.number)
+    return True
