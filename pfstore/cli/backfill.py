@@ -1,0 +1,121 @@
+"""`pfstore backfill`: a legacy store becomes a gallery."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pfstore.cli.app import App, Command
+from pfstore.errors import RejectsError
+
+if TYPE_CHECKING:
+    from pfstore.jobs.backfill import Summary
+
+
+@click.command(cls=Command)
+@click.argument("gallery")
+@click.option("--dry-run", is_flag=True, help="Read, check and count everything; fuse and write nothing.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only N subjects, for a try.")
+@click.option("--restart", is_flag=True, help="Begin anew, even where an interrupted run could go on.")
+@click.option("--strict", is_flag=True, help="Exit 11 where rows were rejected.")
+@click.pass_obj
+def backfill(app: App, gallery: str, dry_run: bool, limit: int | None, restart: bool, strict: bool) -> None:
+    """Fuse every subject of a gallery's source into templates.
+
+    Interrupted or killed, the same command goes on where it stopped. Rows that cannot be used are kept as
+    rejects with their key and reason and do not stop the run; `pfstore status --rejects` lists them.
+
+    \b
+    Example:
+      pfstore backfill staff --dry-run
+      pfstore backfill staff
+    """
+    summary = _dry(app, gallery, limit) if dry_run else _run(app, gallery, limit, restart)
+    app.show(summary.as_dict(), _said(summary))
+    if strict and summary.counts.rejected:
+        raise RejectsError(f"{summary.counts.rejected:,} rows were rejected, and --strict was asked for")
+
+
+def _run(app: App, gallery: str, limit: int | None, restart: bool) -> Summary:
+    from pfstore.cli.output import progress
+    from pfstore.gallery import models
+    from pfstore.jobs.backfill import backfill as run
+
+    named = app.config.gallery(gallery)
+    with app.source(named.source) as source, app.connect() as connection, progress(app.quiet) as observer:
+        model = models.resolve(connection, named.model)
+        try:
+            return run(
+                connection,
+                source,
+                models.load(connection, model.digest),
+                gallery=gallery,
+                source_name=named.source,
+                mapping=app.config.source(named.source).identity,
+                strategy=named.strategy,
+                limit=limit,
+                restart=restart,
+                observer=observer,
+            )
+        except KeyboardInterrupt:
+            click.echo(f"\nWhat is done stays: `pfstore backfill {gallery}` goes on from there.", err=True)
+            raise
+
+
+def _dry(app: App, gallery: str, limit: int | None) -> Summary:
+    from pfstore.cli.output import progress
+    from pfstore.fusion import BASELINES, load_model
+    from pfstore.gallery import models
+    from pfstore.jobs.backfill import dry_run
+
+    named = app.config.gallery(gallery)
+    if named.model in BASELINES:
+        fuser = load_model(named.model)
+    else:
+        with app.connect() as connection:
+            fuser = models.load(connection, models.find(connection, named.model).digest)
+    with app.source(named.source) as source, progress(app.quiet) as observer:
+        return dry_run(source, fuser, gallery=gallery, strategy=named.strategy, limit=limit, observer=observer)
+
+
+def _said(summary: Summary) -> str:
+    counts = summary.counts
+    # The counts of a resumed run are of all its parts, the seconds of this one alone.
+    rate = "" if summary.resumed else f", {counts.read / max(summary.seconds, 1e-3):,.0f} features/s"
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.rejects.items())
+    kept = "`pfstore status --rejects` lists them" if summary.run else "a run would keep each with its key"
+    lines = [
+        _head(summary),
+        f"features  {counts.read:,} read = {counts.fused:,} fused + {counts.rejected:,} rejected",
+        f"subjects  {counts.seen:,} seen = {counts.written:,} written + {counts.unchanged:,} unchanged"
+        f" + {counts.subjects_rejected:,} rejected",
+        *([f"rejected  {reasons}; {kept}"] if reasons else []),
+        *(
+            [f"removed   {counts.removed:,} templates of subjects that the source no longer gives"]
+            if counts.removed
+            else []
+        ),
+        f"time      {summary.seconds:.1f} s{rate}",
+    ]
+    return "\n".join([*lines, *_what_now(summary)])
+
+
+def _what_now(summary: Summary) -> list[str]:
+    name, version = summary.gallery, summary.version
+    if summary.promoted:
+        return [f"Searches answer from it now: pfstore search {name} --probes FILE"]
+    if summary.run is None or summary.active == version:
+        return []
+    if summary.active is None:
+        return [
+            f"No version answers searches yet; to try this one: pfstore search {name} --version {version} --probes FILE"
+        ]
+    return [f"Searches still answer from version {summary.active}; to switch: pfstore gallery promote {name} {version}"]
+
+
+def _head(summary: Summary) -> str:
+    if summary.run is None:
+        return f"dry run for gallery {summary.gallery}: nothing was written"
+    resumed = ", resumed" if summary.resumed else ""
+    return f"run {summary.run}: gallery {summary.gallery}, version {summary.version}{resumed}"

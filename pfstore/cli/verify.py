@@ -1,0 +1,66 @@
+"""`pfstore verify`: is this the one? (1:1)."""
+
+from __future__ import annotations
+
+import click
+
+from pfstore.cli.app import App, Command, Number
+from pfstore.errors import InputError
+
+
+@click.command(cls=Command)
+@click.argument("gallery")
+@click.argument("subject")
+@click.option("--probe", required=True, metavar="FILE", help="One probe: npy, npz, HDF5 or JSON lines; - for stdin.")
+@click.option("--threshold", type=Number(-1, 1), help="The least score of a match.")
+@click.option(
+    "--fmr",
+    type=Number(0, 1, min_open=True),
+    help="The false match rate to keep to [default: 0.001].",
+)
+@click.option("--version", type=int, help="Another version than the active one.")
+@click.option("--extractor", help="What made the probe's features; refused where the gallery's is another.")
+@click.pass_context
+def verify(
+    context: click.Context, gallery: str, subject: str, probe: str, threshold: float | None, fmr: float | None,
+    version: int | None, extractor: str | None,
+) -> None:  # fmt: skip
+    """Verify: compare a probe with one subject's template. Exits 0 for a match, 1 for none.
+
+    Without --threshold the one that backfill took from the gallery's own non-mated comparisons decides;
+    `pfstore gallery show` lists them.
+
+    Example: pfstore verify staff alice --probe alice.npy --fmr 0.001
+    """
+    from pfstore.gallery import galleries, models, searching, thresholds
+    from pfstore.sources.probes import read_probes
+
+    app: App = context.obj
+    if threshold is not None and fmr is not None:
+        raise click.UsageError("give --threshold or --fmr, not both")
+    sets = read_probes(probe)
+    if len(sets.ids) != 1:
+        raise InputError(f"{probe}: verify takes one probe, there are {len(sets.ids)}; use `pfstore search` for many")
+    with app.connect() as connection:
+        chosen = galleries.version(connection, gallery, version)
+        fuser = models.load(connection, chosen.model_digest)
+        template = searching.probe_templates(fuser, chosen, sets.features, sets.offsets, extractor or sets.extractor)
+        score = searching.verify(connection, chosen, subject, template[0])
+        if threshold is None:
+            limit = thresholds.at(connection, chosen, fmr)
+            threshold, fmr = limit.threshold, limit.fmr
+        else:
+            fmr = thresholds.fmr_of(connection, chosen, threshold)
+    match = score >= threshold
+    document = {"subject": subject, "score": score, "threshold": threshold, "fmr": fmr, "match": match}
+    app.show(document, _said(subject, score, threshold, fmr, match))
+    context.exit(0 if match else 1)
+
+
+def _said(subject: str, score: float, threshold: float, fmr: float | None, match: bool) -> str:
+    from pfstore.cli.output import visible
+
+    rate = "FMR unknown" if fmr is None else f"FMR at most {fmr:.2g}"
+    relation = "at or above" if match else "below"
+    decision = "match" if match else "no match"
+    return f"{decision}: {visible(subject)}, score {score:.4f}, {relation} {threshold:.4f} ({rate})"
