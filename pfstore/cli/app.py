@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,14 +39,18 @@ class App:
         """pfstore.toml."""
         from pfstore import config
 
-        return config.load(self.config_file)
+        loaded = config.load(self.config_file)
+        self._tell(f"configuration: {loaded.file or 'none, so everything is at its default'}")
+        return loaded
 
     @cached_property
     def database(self) -> Database:
         """The galleries' database; an embedded server is started."""
         from pfstore.gallery.database import Database
 
-        return Database.open(self.database_url or self.config.database.url, self.config.folder)
+        opened = Database.open(self.database_url or self.config.database.url, self.config.folder)
+        self._tell(f"database: {opened.shown}")
+        return opened
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
@@ -69,9 +73,8 @@ class App:
 
             stdout().print(table)
 
-    def say(self, text: str) -> None:
-        """Print a line of status on stderr, unless --quiet or --json."""
-        if not (self.quiet or self.json):
+    def _tell(self, text: str) -> None:
+        if self.verbose and not self.quiet:
             click.echo(text, err=True)
 
 
@@ -96,7 +99,7 @@ def _options(*, hidden: bool) -> list[click.Option]:
         option("--database", keep="database_url", metavar="URL",
                help="The galleries' PostgreSQL, or embedded:[FOLDER]; goes before the configuration."),
         option("--json", is_flag=True, keep="json", show=True, help="Print one JSON document on stdout."),
-        option("-v", "--verbose", count=True, keep="verbose", help="Say more on stderr."),
+        option("-v", "--verbose", count=True, keep="verbose", help="Say which configuration and database are used."),
         option("-q", "--quiet", is_flag=True, keep="quiet", help="Say nothing on stderr but errors."),
         option("--traceback", is_flag=True, keep="traceback", help="Show where in the code an error came from."),
     ]  # fmt: skip
@@ -138,10 +141,3 @@ class Group(click.Group):
 def plural(count: int, noun: str) -> str:
     """Return "1 shard", "2 shards"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def columns(rows: Sequence[Mapping[str, Any]], *names: str) -> RenderableType:
-    """Return a table of these columns; numbers stand to the right."""
-    from pfstore.cli.output import table
-
-    return table(rows, names)

@@ -136,3 +136,11 @@ def test_what_is_not_a_number(folder: Path, run: Run) -> None:
         assert run("verify", "staff", "s0003", "--probe", "x", option, "nan").code == 2
     assert run("search", "staff", "--probes", "x", "--threshold", "nan").code == 2
     assert run("verify", "staff", "\udcff", "--probe", "x").code == 2
+
+
+def test_verbose_tells_what_is_used(folder: Path, run: Run) -> None:
+    said = run("-v", "status", "--json")
+    assert said.json["runs"] == []
+    assert said.err.splitlines()[0] == f"configuration: {folder / 'pfstore.toml'}"
+    assert said.err.splitlines()[1].startswith("database: postgresql://")
+    assert run("status", "--json").err == run("-v", "-q", "status", "--json").err == ""
