@@ -133,9 +133,15 @@ class _LogLines:
 
     def __call__(self, now: RunProgress) -> None:
         clock, counts = time.monotonic(), now.counts
-        self._start = self._start or (clock, counts.read)
-        if clock < self._due:
-            return
+        if self._start is None:
+            # What a resumed run had done before, and the time of planning, say nothing of the rate.
+            self._start = (clock, counts.read)
+        elif clock >= self._due:
+            self._report(now, clock)
+
+    def _report(self, now: RunProgress, clock: float) -> None:
+        assert self._start is not None
+        counts = now.counts
         self._due = clock + LOG_EVERY
         rate = (counts.read - self._start[1]) / max(clock - self._start[0], 1e-3)
         left = max(0, now.planned_features - counts.read) / max(rate, 1e-3)
