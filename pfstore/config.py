@@ -30,6 +30,7 @@ _VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _Found = TypeVar("_Found")
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+Cause = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 
 
 class _Section(BaseModel):
@@ -43,9 +44,9 @@ class DatabaseConfig(_Section):
 
 
 class FeatureColumn(_Section):
-    """The column that holds the features and the encoding of its values."""
+    """The column that holds the features and the encoding of its values; in files there is no column."""
 
-    column: Name
+    column: Name | None = None
     encoding: Name
 
 
@@ -63,19 +64,39 @@ class ExtractorColumn(_Section):
     value: str | None = None
 
 
+FileFormat = Literal["hdf5", "npz", "npy", "ijb", "edb", "gal", "frames", "deepface", "encodings"]
+"""How features lie in files: see pfstore.sources.formats."""
+
+
 class SourceConfig(_Section):
-    """One legacy store: a database (`url` with `table` or `query`) or files (`path`)."""
+    """One legacy store: a database (`url` with `table` or `query`) or files (`path`).
+
+    preset: the system that made the store, or one generation of its schema; it gives every key that is not given
+    here. prefix, subject_pattern: what a preset leaves open: the prefix of the tables' names, and the regular
+    expression whose first group is the subject, which some formats of files take too. row: the key of a row,
+    where a query has one. exclude: SQL conditions by cause; rows for which one holds are not read but counted.
+    format: of the files, where their names do not tell. index: the text that says what is where in them.
+    subjects: a CSV "template,subject".
+    """
 
     url: str | None = Field(None, repr=False)
     path: Path | None = None
+    preset: Name | None = None
+    prefix: str | None = Field(None, pattern=r"^\w*$")
+    subject_pattern: str | None = None
+    format: FileFormat | None = None
+    index: Path | None = None
+    subjects: Path | None = None
     table: Name | None = None
     query: str | None = None
+    row: Name | tuple[Name, ...] = ()
     subject: Name | tuple[Name, ...] = ()
     medium: Name | tuple[Name, ...] = ()
     feature: FeatureColumn | None = None
     quality: QualityColumn | None = None
     changed: Name | None = None
     where: str | None = None
+    exclude: dict[Cause, str | Literal[False]] = Field(default_factory=dict)
     extractor: Name | ExtractorColumn | None = None
     dimension: int | None = Field(None, ge=1, le=16_000)
     statement_timeout: float = Field(3600, gt=0, description="seconds")
@@ -86,24 +107,63 @@ class SourceConfig(_Section):
     def _quality_may_be_a_name(cls, value: object) -> object:
         return {"column": value} if isinstance(value, str) else value
 
+    @field_validator("subject_pattern")
+    @classmethod
+    def _pattern_has_a_group(cls, value: str | None) -> str | None:
+        try:
+            groups = re.compile(value or "()").groups
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression: {error}") from None
+        if groups == 0:
+            raise ValueError(f"{value!r} has no group; put parentheses around the subject")
+        return value
+
     @model_validator(mode="after")
     def _is_one_kind(self) -> SourceConfig:
         if (self.url is None) == (self.path is None):
-            raise ValueError("a source needs either url (a database) or path (HDF5, npz or npy files)")
+            raise ValueError("a source needs either url (a database) or path (files)")
         if self.path is not None:
-            self._refuse_columns()
-        elif (self.table is None) == (self.query is None):
-            raise ValueError("a database source needs either table or query")
-        elif not self.subject or self.feature is None or self.extractor is None:
-            raise ValueError("a database source needs subject, feature and extractor")
+            self._refuse_keys(_OF_DATABASES, "is for databases; a source of files is laid out by itself")
+            if self.feature and self.feature.column:
+                raise ValueError("feature.column is for databases; of files only the encoding can be told")
+            if isinstance(self.extractor, ExtractorColumn):
+                raise ValueError("extractor.column is for databases; name the extractor of the files")
+            return self
+        self._refuse_keys(_OF_FILES, "is for files")
+        if self.preset is None:
+            self._check_complete()
         return self
 
-    def _refuse_columns(self) -> None:
-        of_databases = ("table", "query", "subject", "medium", "feature", "quality", "changed", "where")
-        if given := [key for key in of_databases if getattr(self, key)]:
-            raise ValueError(f"{given[0]} is for databases; a source of files is laid out by itself")
-        if isinstance(self.extractor, ExtractorColumn):
-            raise ValueError("extractor.column is for databases; name the extractor of the files")
+    def _check_complete(self) -> None:
+        self._refuse_keys(("prefix", "subject_pattern"), "is for presets; write it into the query")
+        if (self.table is None) == (self.query is None):
+            raise ValueError("a database source needs either table or query, or a preset")
+        if not self.subject or self.feature is None or self.extractor is None:
+            raise ValueError("a database source needs subject, feature and extractor, or a preset")
+        if self.feature.column is None:
+            raise ValueError("feature needs the column that it is in")
+        if self.row and self.table:
+            raise ValueError("row is for queries; a table's primary key is known")
+
+    def _refuse_keys(self, keys: tuple[str, ...], why: str) -> None:
+        if given := [key for key in keys if getattr(self, key)]:
+            raise ValueError(f"{given[0]} {why}")
+
+    def completed(self, mapping: Mapping[str, Any]) -> SourceConfig:
+        """Return this source with the keys of a preset's mapping that are not given here, and without the preset.
+
+        A cause of exclusion that is false here is not excluded. Raises ConfigError where the two do not go together.
+        """
+        spent = {"preset", "prefix"} if self.path else {"preset", "prefix", "subject_pattern"}
+        merged = {**mapping, **self.model_dump(exclude_unset=True, exclude=spent)}
+        if self.table or self.query:
+            merged |= {"table": self.table, "query": self.query, "row": self.row}
+        if conditions := {**mapping.get("exclude", {}), **self.exclude}:
+            merged["exclude"] = {cause: one for cause, one in conditions.items() if one is not False}
+        try:
+            return SourceConfig.model_validate(merged)
+        except ValidationError as error:
+            raise ConfigError(f"preset {self.preset}: {_first_mistake(error)}") from None
 
     @property
     def subject_columns(self) -> tuple[str, ...]:
@@ -121,9 +181,18 @@ class SourceConfig(_Section):
         return json.dumps(described, sort_keys=True)
 
     @property
+    def row_columns(self) -> tuple[str, ...]:
+        """The columns of a query whose values together are the row's key; empty where it has none."""
+        return (self.row,) if isinstance(self.row, str) else self.row
+
+    @property
     def medium_columns(self) -> tuple[str, ...]:
         """The columns whose values together name the medium within a subject; empty where there is none."""
         return (self.medium,) if isinstance(self.medium, str) else self.medium
+
+
+_OF_DATABASES = ("table", "query", "row", "subject", "medium", "quality", "changed", "where", "exclude", "prefix")
+_OF_FILES = ("format", "index", "subjects")
 
 
 class GalleryConfig(_Section):
@@ -187,7 +256,7 @@ def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) 
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{found}: not valid TOML: {error}") from None
     try:
-        config = Config.model_validate(_interpolated(raw, found, environment))
+        config = Config.model_validate(interpolated(raw, found, environment))
     except ValidationError as error:
         raise ConfigError(f"{found}: {_first_mistake(error)}") from None
     config._file = found.absolute()
@@ -212,11 +281,16 @@ def _read(path: Path) -> str:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
 
 
-def _interpolated(value: Any, file: Path, environment: Mapping[str, str], key: str = "") -> Any:
+def interpolated(value: Any, where: object, environment: Mapping[str, str] = os.environ, key: str = "") -> Any:
+    """Return a value of TOML's types with every ${VARIABLE} in its texts replaced; $${…} stands for ${…}.
+
+    where, key: for messages. Inside a URL, which has a key that ends in "url", what is put in is percent-encoded.
+    Raises ConfigError where a variable is not set.
+    """
     if isinstance(value, dict):
-        return {k: _interpolated(v, file, environment, f"{key}.{k}".lstrip(".")) for k, v in value.items()}
+        return {k: interpolated(v, where, environment, f"{key}.{k}".lstrip(".")) for k, v in value.items()}
     if isinstance(value, list):
-        return [_interpolated(item, file, environment, key) for item in value]
+        return [interpolated(item, where, environment, key) for item in value]
     if not isinstance(value, str):
         return value
     # A password may hold "@" or "/", which inside a URL would end it early.
@@ -227,7 +301,7 @@ def _interpolated(value: Any, file: Path, environment: Mapping[str, str], key: s
         if escaped:
             return f"${{{name}}}"
         if name not in environment:
-            raise ConfigError(f"{file}: {key}: the environment variable {name} is not set")
+            raise ConfigError(f"{where}: {key}: the environment variable {name} is not set")
         return quote(environment[name], safe="") if within_url else environment[name]
 
     return _VARIABLE.sub(substitute, value)

@@ -30,6 +30,10 @@ class SourceError(PfstoreError):
     exit_code = 5
 
 
+class MappingError(SourceError):
+    """A mapping or preset names a table or column that the store has not."""
+
+
 class ModelError(PfstoreError):
     """A checkpoint is damaged, incomplete or of another shape, or holds code instead of numbers."""
 

@@ -32,6 +32,12 @@ class FeatureBatch:
     subject_ids: Sequence[str]
     media_ids: Sequence[str]
 
+    @classmethod
+    def empty(cls, dimension: int) -> FeatureBatch:
+        """The batch of no subject."""
+        none = np.zeros(1, dtype=np.int64)
+        return cls(np.empty((0, dimension), dtype=np.float32), none, none, [], [])
+
     @property
     def dimension(self) -> int:
         """D, the number of values in one feature."""

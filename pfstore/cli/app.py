@@ -16,7 +16,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from pfstore.config import Config
+    from pfstore.config import Config, SourceConfig
     from pfstore.gallery.database import Connection, Database
     from pfstore.sources.base import FeatureSource
 
@@ -58,6 +58,12 @@ class App:
         with self.database.connect() as connection:
             yield connection
 
+    def mapping(self, name: str) -> SourceConfig:
+        """Return a source of pfstore.toml with its preset filled in."""
+        from pfstore.sources import complete_source
+
+        return complete_source(self.config.source(name), name, self.config.folder)
+
     def source(self, name: str) -> FeatureSource:
         """Open a source of pfstore.toml."""
         from pfstore.sources import open_source
@@ -72,6 +78,10 @@ class App:
             from pfstore.cli.output import stdout
 
             stdout().print(table)
+
+    def show_text(self, document: Any, text: str) -> None:
+        """Print the result: with --json the document, else text as it is, for pasting."""
+        click.echo(json.dumps(document, ensure_ascii=False, default=str) if self.json else text)
 
     def _tell(self, text: str) -> None:
         if self.verbose and not self.quiet:

@@ -52,7 +52,7 @@ def _run(app: App, gallery: str, limit: int | None, restart: bool) -> Summary:
                 models.load(connection, model.digest),
                 gallery=gallery,
                 source_name=named.source,
-                mapping=app.config.source(named.source).identity,
+                mapping=app.mapping(named.source).identity,
                 strategy=named.strategy,
                 limit=limit,
                 restart=restart,
@@ -84,6 +84,7 @@ def _said(summary: Summary) -> str:
     # The counts of a resumed run are of all its parts, the seconds of this one alone.
     rate = "" if summary.resumed else f", {counts.read / max(summary.seconds, 1e-3):,.0f} features/s"
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.rejects.items())
+    left_out = ", ".join(f"{count:,} {cause}" for cause, count in summary.excluded.items())
     kept = "`pfstore status --rejects` lists them" if summary.run else "a run would keep each with its key"
     lines = [
         _head(summary),
@@ -91,6 +92,7 @@ def _said(summary: Summary) -> str:
         f"subjects  {counts.seen:,} seen = {counts.written:,} written + {counts.unchanged:,} unchanged"
         f" + {counts.subjects_rejected:,} rejected",
         *([f"rejected  {reasons}; {kept}"] if reasons else []),
+        *([f"excluded  {left_out}: left out by the mapping, not read"] if left_out else []),
         *(
             [f"removed   {counts.removed:,} templates of subjects that the source no longer gives"]
             if counts.removed

@@ -98,6 +98,16 @@ def progress(quiet: bool) -> Iterator[Callable[[RunProgress], None]]:
         yield _LogLines()
 
 
+@contextmanager
+def looking(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Give an observer that is told what is looked at: a line on a terminal that is gone in the end."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with Console(stderr=True, highlight=False, markup=False).status("…") as status:
+        yield lambda what: status.update(Text(visible(what)))
+
+
 def _bar() -> Progress:
     parts = (
         TextColumn("{task.description}"),

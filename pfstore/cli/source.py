@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import click
@@ -27,7 +28,7 @@ def list_(app: App) -> None:
     rows = [
         {
             "name": name,
-            "reads": one.table or ("query" if one.query else str(one.path)),
+            "reads": one.table or ("query" if one.query else str(one.path or f"preset {one.preset}")),
             "extractor": one.extractor,
         }
         for name, one in app.config.sources.items()
@@ -50,6 +51,70 @@ def check(app: App, name: str, rows: int) -> None:
         sample = opened.sample(rows)
         document = {"source": name, "extractor": opened.extractor, **_described(sample)}
     app.show(document, facts(_readable(document)))
+
+
+@source.command()
+@click.argument("url")
+@click.option("--table", "tables", multiple=True, metavar="TABLE", help="Only this table; may be given several times.")
+@click.option("--name", default="legacy", show_default=True, help="What to call the source.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw what was found: PNG, SVG or PDF.")
+@click.option("--allow-pickle", is_flag=True, help="Look into pickles too, by an allow-list that runs no code.")
+@click.pass_obj
+def inspect(app: App, url: str, tables: tuple[str, ...], name: str, plot: Path | None, allow_pickle: bool) -> None:
+    """Find features in a database that nobody documented and print a mapping for pfstore.toml.
+
+    Reads alone, a sample of each table. What is printed is TOML; the evidence for each choice, and what was
+    weighed and not believed, stands in its comments. ${VARIABLE} in the URL is taken from the environment.
+
+    \b
+    Example:
+      pfstore source inspect sqlite:///attendance.db
+      pfstore source inspect 'mysql://reader:${HR_PASSWORD}@db/hr' --plot hr.png
+      pfstore source inspect sqlite:///attendance.db >> pfstore.toml
+    """
+    from pfstore.cli.output import looking
+    from pfstore.config import interpolated
+    from pfstore.errors import NotFoundError
+    from pfstore.sources import inspection, sql_urls
+
+    given = sql_urls.of_argument(url)
+    with looking(app.quiet) as observer:
+        found = inspection.inspect(
+            interpolated(given, "inspect", key="url"), tables=tables, allow_pickle=allow_pickle, observer=observer
+        )
+    if plot is not None:
+        from pfstore.sources.inspection.plotting import plot as draw
+
+        draw(found.findings, plot)
+    store = {"url": sql_urls.shareable(given)}
+    app.show_text(inspection.described(found), inspection.report(found, name, store))
+    if not found.findings and not found.presets:
+        raise NotFoundError(f"nothing that looks like features in {found.tables:,} tables")
+
+
+@source.command()
+@click.argument("name", required=False)
+@click.pass_obj
+def presets(app: App, name: str | None) -> None:
+    """List the systems whose stores pfstore knows, or show what it knows of one.
+
+    \b
+    Example:
+      pfstore source presets
+      pfstore source presets immich
+    """
+    from pfstore.cli.output import table
+    from pfstore.sources.presets import all_presets, named, shown
+
+    if name is None:
+        rows = [
+            {"preset": one.name, "system": one.title, "lives on": ", ".join(one.engines) or f"files ({one.format})"}
+            for one in all_presets().values()
+        ]
+        app.show(rows, table(rows, ("preset", "system", "lives on")))
+        return
+    chosen = named(name)
+    app.show_text([one.model_dump(mode="json") for one in chosen], "\n\n".join(map(shown, chosen)))
 
 
 def _described(sample: Any) -> dict[str, Any]:

@@ -52,7 +52,10 @@ class PlannedShard:
 
 @dataclass(frozen=True)
 class Run:
-    """A run, how far it is and what it counted so far. alive: whether a process is working on it now."""
+    """A run, how far it is and what it counted so far.
+
+    alive: whether a process is working on it now. excluded: rows that the mapping left out, by cause.
+    """
 
     run_id: int
     gallery: str
@@ -67,6 +70,7 @@ class Run:
     planned_features: int
     counts: Counts
     alive: bool
+    excluded: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -171,6 +175,9 @@ def listed(connection: Connection, *, run_id: int | None = None, last: int = 20)
                EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
                        WHERE d.datname = current_database() AND l.locktype = 'advisory'
                          AND l.classid = %(class)s AND l.objid = r.version_id) AND r.state = 'running',
+               (SELECT coalesce(jsonb_object_agg(cause, n), '{{}}')
+                FROM (SELECT key AS cause, sum(value::bigint) AS n
+                      FROM pfstore.shards e, jsonb_each_text(e.excluded) WHERE e.run_id = r.run_id GROUP BY key) c),
                {sums}
         FROM pfstore.runs r
         JOIN pfstore.versions v USING (version_id)
@@ -181,7 +188,11 @@ def listed(connection: Connection, *, run_id: int | None = None, last: int = 20)
         ORDER BY r.run_id DESC LIMIT %(last)s
     """
     rows = connection.execute(query, {"class": LOCK_CLASS, "run": run_id, "last": last}).fetchall()
-    return [Run(*(*row[:11], Counts(*row[12:]), row[11])) for row in rows]
+    return [Run(*(*row[:11], Counts(*row[13:]), row[11], _most_first(row[12]))) for row in rows]
+
+
+def _most_first(counts: dict[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
 
 
 def _one(connection: Connection, query: str, parameters: tuple[Any, ...]) -> Any:

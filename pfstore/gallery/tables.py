@@ -134,6 +134,8 @@ shards = sa.Table(
     _count("subjects_rejected"),
     # The subjects left as they were, until the run is over.
     sa.Column("kept", pg.ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'::text[]")),
+    # Rows that the mapping leaves out, by cause.
+    sa.Column("excluded", pg.JSONB, nullable=False, server_default=sa.text("'{}'::jsonb")),
     sa.CheckConstraint("read = fused + rejected", name="features"),
     sa.CheckConstraint("seen = written + unchanged + subjects_rejected", name="subjects"),
 )

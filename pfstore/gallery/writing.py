@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, fields
 from datetime import UTC, datetime
 
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
+from psycopg.types.json import Jsonb
 
 from pfstore.errors import SourceError
 from pfstore.features import TemplateBatch
@@ -51,7 +53,7 @@ _REMOVE = """
 _DONE = (
     "UPDATE pfstore.shards SET done_at = %(now)s, "
     + ", ".join(f"{field.name} = %({field.name})s" for field in fields(Counts))
-    + ", kept = %(kept)s WHERE run_id = %(run)s AND number = %(shard)s AND done_at IS NULL"
+    + ", kept = %(kept)s, excluded = %(excluded)s WHERE run_id = %(run)s AND number = %(shard)s AND done_at IS NULL"
 )
 
 
@@ -77,6 +79,7 @@ class ShardWriter:
         self.run_id = run_id
         self._rejects = 0
         self._kept: list[str] = []
+        self._excluded = Counter[str]()
 
     def known(self, subject_ids: Sequence[str]) -> dict[str, bytes]:
         """Return the fingerprints of those of the subjects that have a template already.
@@ -120,6 +123,10 @@ class ShardWriter:
             for subject in subjects:
                 copy.write_row((subject,))
 
+    def exclude(self, causes: Mapping[str, int]) -> None:
+        """Count rows that the mapping leaves out, by cause."""
+        self._excluded.update(causes)
+
     def commit(self, shard: int, counts: Counts) -> Counts:
         """Write everything staged and the shard's "done" in one transaction; return the counts with removals."""
         # Citus takes no now() in an upsert, so the time travels as a value.
@@ -136,7 +143,8 @@ class ShardWriter:
             self._connection.execute(_REJECTS, values)
             total = counts + Counts(removed=removed)
             named = dict(zip((field.name for field in fields(Counts)), astuple(total), strict=True))
-            self._connection.execute(_DONE, values | named | {"kept": self._kept})
+            noted = {"kept": self._kept, "excluded": Jsonb(self._excluded)}
+            self._connection.execute(_DONE, values | named | noted)
             self.clear()
         return total
 
@@ -145,6 +153,7 @@ class ShardWriter:
         self._connection.execute("TRUNCATE staging, staging_rejects, staging_gone")
         self._rejects = 0
         self._kept = []
+        self._excluded.clear()
 
 
 def _twice(subject: str) -> SourceError:

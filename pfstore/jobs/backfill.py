@@ -44,8 +44,9 @@ Observer = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did. rejects: by reason. active: the version that answers searches now, None where none does.
+    """What a run did. rejects: by reason. excluded: rows that the mapping left out, by cause.
 
+    active: the version that answers searches now, None where none does.
     promoted: whether this run made it so.
     """
 
@@ -55,6 +56,7 @@ class Summary:
     resumed: bool
     counts: Counts
     rejects: dict[str, int]
+    excluded: dict[str, int]
     promoted: bool
     active: int | None
     seconds: float
@@ -76,6 +78,7 @@ class Summary:
                 "rejected": counts.subjects_rejected,
             },
             "rejects": self.rejects,
+            "excluded": self.excluded,
             "promoted": self.promoted,
             "active": self.active,
             "seconds": round(self.seconds, 3),
@@ -123,8 +126,9 @@ def backfill(
         counts += Counts(removed=runs.finish(connection, run_id))
         promoted = _complete(connection, version, promote=not limit)
     active = next((one.number for one in galleries.versions(connection, gallery) if one.state == "active"), None)
-    rejects, seconds = runs.reasons(connection, run_id), time.monotonic() - started
-    return Summary(run_id, gallery, version.number, resumed, counts, rejects, promoted, active, seconds)
+    rejects, excluded = runs.reasons(connection, run_id), runs.listed(connection, run_id=run_id)[0].excluded
+    seconds = time.monotonic() - started
+    return Summary(run_id, gallery, version.number, resumed, counts, rejects, excluded, promoted, active, seconds)
 
 
 def dry_run(
@@ -144,10 +148,11 @@ def dry_run(
     contract = contract_of(source, fuser, strategy)
     shards = list(source.shards(SHARD_FEATURES))
     planned = sum(shard.features for shard in shards), sum(shard.subjects for shard in shards)
-    counts, rejects = Counts(), Counter[str]()
+    counts, rejects, excluded = Counts(), Counter[str](), Counter[str]()
     for shard in shards:
         for batch in _read(source, shard.range, contract.dimension, limit and limit - counts.seen):
             rejects.update(str(one.reason) for one in batch.rejects)
+            excluded.update(batch.excluded)
             counts += Counts(
                 read=batch.read,
                 fused=len(batch.features.features),
@@ -157,8 +162,9 @@ def dry_run(
                 subjects_rejected=len(batch.rejected_subjects),
             )
             observer(Progress(counts, *planned))
+    causes, left_out = dict(rejects.most_common()), dict(excluded.most_common())
     seconds = time.monotonic() - started
-    return Summary(None, gallery, None, False, counts, dict(rejects.most_common()), False, None, seconds)
+    return Summary(None, gallery, None, False, counts, causes, left_out, False, None, seconds)
 
 
 def contract_of(source: FeatureSource, fuser: Fuser, strategy: Strategy | None) -> Contract:

@@ -41,6 +41,7 @@ class ShardFuser:
         writer.add(_batch(todo.select(fused), templates, by_subject))
         writer.reject(rejects, rejected_subjects)
         writer.keep(features.select(~changed).subject_ids)
+        writer.exclude(batch.excluded)
         return Counts(
             read=batch.read,
             fused=batch.read - len(rejects),

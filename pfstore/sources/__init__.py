@@ -1,4 +1,4 @@
-"""Legacy stores of features, read only: databases, HDF5 files, npz and npy files."""
+"""Legacy stores of features, read only: databases, HDF5 files, npz and npy files, and the files of other systems."""
 
 from __future__ import annotations
 
@@ -15,31 +15,43 @@ def open_source(config: SourceConfig, name: str, folder: Path) -> FeatureSource:
 
     Raises ConfigError where the configuration does not fit the source, SourceError where it cannot be opened.
     """
-    if config.path is None:
+    complete = complete_source(config, name, folder)
+    if complete.path is None:
         from pfstore.sources.sql import SqlSource
 
-        return SqlSource(_from_folder(config, folder), name)
-    path = folder / config.path.expanduser()
-    # The configuration allows a column of labels to databases alone.
-    extractor = config.extractor if isinstance(config.extractor, str) else None
-    if path.suffix in (".npz", ".npy") or (path.is_dir() and any(path.glob("*.npy"))):
-        from pfstore.sources.files import FileSource
+        return SqlSource(complete, name)
+    from pfstore.sources.formats.opening import open_files
 
-        return FileSource(path, extractor=extractor, name=name, dimension=config.dimension)
-    from pfstore.sources.hdf5 import Hdf5Source
+    return open_files(complete, name)
 
-    return Hdf5Source(path, extractor=extractor, name=name, dimension=config.dimension)
+
+def complete_source(config: SourceConfig, name: str, folder: Path) -> SourceConfig:
+    """Return the source with its preset's keys filled in and its paths made absolute.
+
+    Raises ConfigError and SourceError where the preset does not exist or does not fit the store.
+    """
+    placed = _from_folder(config, folder)
+    if placed.preset is None:
+        return placed
+    from pfstore.sources.presets import resolved
+
+    return resolved(placed, name)
 
 
 def _from_folder(config: SourceConfig, folder: Path) -> SourceConfig:
-    """Return the configuration with the path of a SQLite file made absolute."""
+    paths = {key: getattr(config, key) for key in ("path", "index", "subjects")}
+    placed = {key: folder / path.expanduser() for key, path in paths.items() if path is not None}
+    return config.model_copy(update=placed | _sqlite_from_folder(config.url, folder))
+
+
+def _sqlite_from_folder(given: str | None, folder: Path) -> dict[str, str]:
+    """Return the URL of a SQLite file with its path made absolute, nothing where it is another."""
     import sqlalchemy as sa
 
     try:
-        url = sa.make_url(config.url or "")
+        url = sa.make_url(given or "")
     except sa.exc.ArgumentError:
-        return config  # SqlSource says what is wrong, without the password
+        return {}  # SqlSource says what is wrong, without the password
     if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":", "file:")):
-        return config
-    absolute = url.set(database=str(folder / url.database))
-    return config.model_copy(update={"url": absolute.render_as_string(hide_password=False)})
+        return {}
+    return {"url": url.set(database=str(folder / url.database)).render_as_string(hide_password=False)}

@@ -47,11 +47,13 @@ class SourceBatch:
 
     features: the subjects that have at least one usable feature; may hold no subject at all.
     rejected_subjects: the subjects of which every row was rejected, so that they are in no feature set.
+    excluded: how many rows the mapping leaves out, by cause; these were not read.
     """
 
     features: FeatureBatch
     rejects: Sequence[Reject] = ()
     rejected_subjects: Sequence[str] = ()
+    excluded: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def read(self) -> int:
@@ -71,7 +73,7 @@ class SourceBatch:
         rejected = self.rejected_subjects[: max(0, subjects - len(usable))]
         kept = {*usable[:subjects], *rejected}
         features = self.features.select(np.arange(len(usable)) < subjects)
-        return SourceBatch(features, [one for one in self.rejects if one.subject in kept], rejected)
+        return SourceBatch(features, [one for one in self.rejects if one.subject in kept], rejected, self.excluded)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Sample:
     """What a look at the first rows of a source tells: its contract and how its values lie.
 
     dimension: values per feature, None where no row could be decoded. norms: of the usable features.
+    excluded: how many of the first rows the mapping leaves out, by cause; these were not read.
     """
 
     dimension: int | None
@@ -99,6 +102,7 @@ class Sample:
     media: int
     norms: Sequence[float]
     rejects: Sequence[Reject] = field(default_factory=tuple)
+    excluded: Mapping[str, int] = field(default_factory=dict)
 
 
 class FeatureSource(Protocol):

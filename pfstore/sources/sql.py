@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
 from pfstore.config import ExtractorColumn, SourceConfig
+from pfstore.errors import MappingError
+from pfstore.features import FeatureBatch
 from pfstore.sources import sql_ranges
 from pfstore.sources.assembly import Chunk, assemble
 from pfstore.sources.base import Sample, Shard, ShardRange, SourceBatch
 from pfstore.sources.encodings import parse_encoding
+from pfstore.sources.presets import suggestion
 from pfstore.sources.sql_database import LegacyDatabase
 from pfstore.sources.sql_rows import RowReader
 
@@ -33,7 +37,10 @@ class SqlSource:
         encoding = parse_encoding(config.feature.encoding if config.feature else "", config.allow_pickle)
         self._database = LegacyDatabase(str(config.url), name, config.statement_timeout)
         with self._database.snapshot() as connection:
-            self._rows = RowReader(connection, self._database, config, encoding)
+            try:
+                self._rows = RowReader(connection, self._database, config, encoding)
+            except MappingError as error:
+                raise MappingError(f"{error}{suggestion(connection, self._database)}") from None
 
     @cached_property
     def extractor(self) -> str:
@@ -68,8 +75,9 @@ class SqlSource:
         extractor = self.extractor
         with self._database.snapshot() as connection:
             chunks = list(self._rows.read(connection, self._rows.some(rows), extractor))
+            excluded = self._rows.excluded(connection, first=rows)
         chunk = _in_order(chunks)
-        return _sample(chunk, self._config.dimension or _common_length(chunk))
+        return replace(_sample(chunk, self._config.dimension or _common_length(chunk)), excluded=excluded)
 
     def shards(self, features: int) -> Iterator[Shard]:
         """Cut the source into ranges of about this many features, whole subjects each, without a gap.
@@ -91,6 +99,8 @@ class SqlSource:
             closing(self._rows.read(connection, statement, extractor)) as chunks,
         ):
             yield from assemble(chunks, dimension=dimension, batch_features=features, unordered=unordered)
+            if excluded := self._rows.excluded(connection, range_=range_):
+                yield SourceBatch(FeatureBatch.empty(dimension), excluded=excluded)
 
     def close(self) -> None:
         """Give back the connections."""

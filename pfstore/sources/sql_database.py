@@ -13,15 +13,12 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from pfstore.errors import SourceError
+from pfstore.errors import MappingError, SourceError
 from pfstore.sources.sql_dialects import Dialect, dialect_of
+from pfstore.sources.sql_urls import OWN_DRIVERS, parsed, secrets_of
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a server that does not answer, and for a writer that locks an SQLite file."""
-
-_DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql", "postgresql": "postgresql+psycopg"}
-_DRIVERS |= {"postgres": "postgresql+psycopg"}
-_SECRETS = ("password", "passwd", "sslpassword")
 
 # What fails while a connection is thrown away is of no interest; SQLAlchemy would print it with a traceback.
 logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
@@ -34,11 +31,21 @@ class LegacyDatabase:
     """
 
     def __init__(self, url: str, name: str, statement_timeout: float) -> None:
-        self._url = _parsed(url, name)
+        self._url = parsed(url, name)
         self._timeout = statement_timeout
         self._label = f"source {name} ({self._url.set(query={}).render_as_string(hide_password=True)})"
         self._engine = self._opened()
         self.dialect: Dialect = dialect_of(self._engine.dialect)
+
+    @property
+    def engine_name(self) -> str:
+        """What kind of database this is: "sqlite", "mysql" (also MariaDB), "postgresql", …."""
+        name = self._engine.dialect.name
+        return "mysql" if name == "mariadb" else name
+
+    def quote(self, name: str) -> str:
+        """Return an identifier as the database's SQL has it, in quotation marks where they are needed."""
+        return self._engine.dialect.identifier_preparer.quote(name)
 
     @contextmanager
     def snapshot(self) -> Iterator[sa.Connection]:
@@ -72,9 +79,19 @@ class LegacyDatabase:
         """Return the SourceError that says this of the source."""
         return SourceError(f"{self._label}: {message}")
 
+    def unmapped(self, message: str) -> MappingError:
+        """Return the MappingError that says this of the source."""
+        return MappingError(f"{self._label}: {message}")
+
     def close(self) -> None:
         """Give back what connections are left."""
         self._engine.dispose()
+
+    def __enter__(self) -> LegacyDatabase:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     def _connected(self) -> sa.Connection:
         with self._words("cannot be opened: "):
@@ -82,12 +99,12 @@ class LegacyDatabase:
                 return self._engine.connect()
             # pymysql answers with these to an unknown option and to a login that needs another package.
             except (TypeError, RuntimeError) as error:
-                raise self.error(f"cannot be opened: {self._without_secrets(_reason(error))}") from error
+                raise self.error(f"cannot be opened: {self.words(error)}") from error
 
     def _opened(self) -> sa.Engine:
         if self._url.get_backend_name() == "sqlite":
             return self._sqlite()
-        options = {"connect_timeout": CONNECT_TIMEOUT} if self._url.drivername in _DRIVERS.values() else {}
+        options = {"connect_timeout": CONNECT_TIMEOUT} if self._url.drivername in OWN_DRIVERS else {}
         try:
             return sa.create_engine(self._url, poolclass=sa.NullPool, connect_args=options)
         except sa.exc.NoSuchModuleError:
@@ -116,33 +133,16 @@ class LegacyDatabase:
         try:
             yield
         except sa.exc.DBAPIError as error:
-            raise self.error(prefix + self._without_secrets(_reason(error.orig))) from error.orig
+            raise self.error(prefix + self.words(error.orig)) from error.orig
         except (sa.exc.SQLAlchemyError, UnicodeDecodeError) as error:
-            raise self.error(prefix + self._without_secrets(_reason(error))) from error
+            raise self.error(prefix + self.words(error)) from error
 
-    def _without_secrets(self, text: str) -> str:
-        secrets = [self._url.password, *(self._url.query.get(name) for name in _SECRETS)]
-        for secret in secrets:
-            if secret:
-                text = text.replace(str(secret), "***")
+    def words(self, error: BaseException | None) -> str:
+        """Return what an error of the database says, in one line and without a secret."""
+        text = _reason(error)
+        for secret in secrets_of(self._url):
+            text = text.replace(secret, "***")
         return text
-
-
-def _parsed(url: str, name: str) -> sa.URL:
-    kind, _, rest = url.partition("://")
-    # SQLAlchemy would take a part of such a password for the host, which messages name.
-    if "@" in rest.rpartition("@")[0] and not kind.startswith("sqlite"):
-        raise SourceError(
-            f'source {name}: the URL has more than one "@"; percent-encode the password (%40) or use ${{VARIABLE}}'
-        )
-    try:
-        parsed = sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
-        # The text itself may hold a password.
-        raise SourceError(
-            f"source {name}: the URL cannot be read; it looks like mysql://user:password@host/database"
-        ) from None
-    return parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
 
 
 def _reason(error: BaseException | None) -> str:

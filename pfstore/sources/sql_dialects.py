@@ -68,6 +68,14 @@ class Dialect:
         """Return what to select for the feature and how to decode that: the fastest way there is."""
         return column.clause, encoding
 
+    def size(self, _: LiveColumn, /) -> Column | None:
+        """Return the bytes of a column's value without fetching it, None where it has a bound or nothing tells."""
+        return None
+
+    def encoding_of(self, _: LiveColumn, /) -> str | None:
+        """Return the encoding that a column's type alone tells, None where its values must be looked at."""
+        return None
+
 
 class Sqlite(Dialect):
     """SQLite, whose file is opened with mode=ro and where one statement is one snapshot."""
@@ -81,6 +89,11 @@ class Sqlite(Dialect):
     def bytes_of(self, column: LiveColumn) -> Column:
         """Return the column compared by its bytes, which costs nothing where it is so already."""
         return sa.collate(column.clause, "BINARY")
+
+    def size(self, column: LiveColumn) -> Column:
+        """Return the bytes of a column's value; of a blob SQLite knows them without reading it."""
+        as_blob = sa.func.length(sa.cast(column.clause, sa.LargeBinary))
+        return sa.case((sa.func.typeof(column.clause) == "text", as_blob), else_=sa.func.length(column.clause))
 
 
 class MySql(Dialect):
@@ -120,6 +133,10 @@ class MySql(Dialect):
             for column, flag in zip(cursor.description, flags, strict=True)
         ]
 
+    def size(self, column: LiveColumn) -> Column:
+        """Return the bytes of a column's value."""
+        return sa.func.octet_length(column.clause)
+
 
 class Postgres(Dialect):
     """PostgreSQL, with or without pgvector."""
@@ -132,6 +149,7 @@ class Postgres(Dialect):
     _TEXTS = frozenset(("text", "varchar", "bpchar", "citext"))
     _VECTORS = frozenset(("vector", "halfvec"))
     _ARRAYS = frozenset(("_float4", "_float8"))
+    _SIZED = _TEXTS | {"bytea"}
     _TYPES = sa.text("SELECT oid, typname FROM pg_catalog.pg_type WHERE oid IN :oids").bindparams(
         sa.bindparam("oids", expanding=True)
     )
@@ -184,6 +202,22 @@ class Postgres(Dialect):
         if kind in self._ARRAYS:
             return sa.func.pg_catalog.array_send(column.clause), Encoding(encoding.text, sent(kind))
         return column.clause, encoding
+
+    def encoding_of(self, column: LiveColumn) -> str | None:
+        """Return the encoding that a column's type alone tells, None where its values must be looked at."""
+        if column.type_name in self._VECTORS:
+            return "pgvector"
+        return "array" if column.type_name in self._ARRAYS else None
+
+    def size(self, column: LiveColumn) -> Column | None:
+        """Return the bytes of a column's value, which the server knows without unpacking it."""
+        if column.type_name in self._SIZED:
+            return sa.func.octet_length(column.clause)
+        if column.type_name in ("json", "jsonb"):
+            return sa.func.octet_length(sa.cast(column.clause, sa.Text))
+        if column.type_name in self._ARRAYS:
+            return sa.func.cardinality(column.clause) * 8
+        return None
 
 
 def dialect_of(dialect: sa.Dialect) -> Dialect:

@@ -28,24 +28,29 @@ class Relation:
 
 
 def find(connection: sa.Connection, database: LegacyDatabase, config: SourceConfig) -> Relation:
-    """Return the table or query of a mapping. Raises SourceError where there is no such table."""
+    """Return the table or query of a mapping. Raises MappingError where there is no such table."""
     if config.query is not None:
         clause: sa.FromClause = _subquery(config.query, database)
-        return Relation(clause, _columns(connection, database, clause), ())
-    schema, table = _located(connection, database, str(config.table))
+        return Relation(clause, columns_of(connection, database, clause), ())
+    schema, table = located(connection, database, str(config.table))
     clause = sa.table(table, schema=schema)
-    columns = _columns(connection, database, clause)
+    columns = columns_of(connection, database, clause)
+    key = key_of(connection, schema, table)
+    return Relation(clause, columns, tuple(columns[name] for name in key if name in columns))
+
+
+def key_of(connection: sa.Connection, schema: str | None, table: str) -> list[str]:
+    """Return the names of the primary key's columns in order; none where there is no such key."""
     with warnings.catch_warnings():
         # Legacy columns may be of types that SQLAlchemy does not know; pfstore takes none from it.
         warnings.simplefilter("ignore", sa.exc.SAWarning)
-        key = sa.inspect(connection).get_pk_constraint(table, schema)["constrained_columns"]
-    return Relation(clause, columns, tuple(columns[name] for name in key if name in columns))
+        return list(sa.inspect(connection).get_pk_constraint(table, schema)["constrained_columns"])
 
 
 def column(relation: Relation, database: LegacyDatabase, use: str, name: str) -> LiveColumn:
     """Return the live column that a mapping names for this use.
 
-    Raises SourceError naming the nearest column where there is none.
+    Raises MappingError naming the nearest column where there is none.
     """
     if name in relation.columns:
         return relation.columns[name]
@@ -53,7 +58,7 @@ def column(relation: Relation, database: LegacyDatabase, use: str, name: str) ->
         folded = {known.lower(): live for known, live in relation.columns.items()}
         if name.lower() in folded:
             return folded[name.lower()]
-    raise database.error(f"{use}: there is no column {name!r}{_nearest(name, relation.columns)}")
+    raise database.unmapped(f"{use}: there is no column {name!r}{_nearest(name, relation.columns)}")
 
 
 def verbatim(text: str) -> sa.TextClause:
@@ -70,14 +75,18 @@ def _subquery(query: str, database: LegacyDatabase) -> sa.FromClause:
     return verbatim(statement + "\n").columns().subquery("pfstore_rows")
 
 
-def _columns(connection: sa.Connection, database: LegacyDatabase, clause: sa.FromClause) -> dict[str, LiveColumn]:
+def columns_of(connection: sa.Connection, database: LegacyDatabase, clause: sa.FromClause) -> dict[str, LiveColumn]:
+    """Return the live columns of a table or query by name."""
     statement = sa.select(sa.text("*")).select_from(clause).where(sa.false())
     with connection.execute(statement) as result:
         return {live.name: live for live in database.dialect.columns(connection, result.cursor)}
 
 
-def _located(connection: sa.Connection, database: LegacyDatabase, name: str) -> tuple[str | None, str]:
-    """Return the schema and the table of a name, which may itself have a dot in it."""
+def located(connection: sa.Connection, database: LegacyDatabase, name: str) -> tuple[str | None, str]:
+    """Return the schema and the table of a name, which may itself have a dot in it.
+
+    Raises MappingError naming the nearest table where there is none.
+    """
     inspector = sa.inspect(connection)
     schema, dot, table = name.partition(".")
     if inspector.has_table(name):
@@ -87,7 +96,12 @@ def _located(connection: sa.Connection, database: LegacyDatabase, name: str) -> 
     known = _tables(inspector, None)
     if dot and schema in inspector.get_schema_names():
         known = [f"{schema}.{one}" for one in _tables(inspector, schema)]
-    raise database.error(f"there is no table {name!r}{_nearest(name, known)}")
+    raise database.unmapped(f"there is no table {name!r}{_nearest(name, known)}")
+
+
+def tables_of(connection: sa.Connection, schema: str | None = None) -> list[str]:
+    """Return the names of the tables and views of a schema, the default one if none is named."""
+    return _tables(sa.inspect(connection), schema)
 
 
 def _tables(inspector: sa.Inspector, schema: str | None) -> list[str]:

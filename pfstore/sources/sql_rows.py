@@ -13,8 +13,10 @@ from pfstore.sources import keys, sql_ranges
 from pfstore.sources.assembly import Chunk, Fault
 from pfstore.sources.base import Reason, ShardRange
 from pfstore.sources.encodings import Encoding
+from pfstore.sources.encodings.values import MAX_BYTES
 from pfstore.sources.sql_database import LegacyDatabase
 from pfstore.sources.sql_dialects import Column, LiveColumn
+from pfstore.sources.sql_exclusions import Exclusions
 from pfstore.sources.sql_relation import column, find, verbatim
 
 _PAGE_BYTES = 4 << 20
@@ -27,7 +29,7 @@ _Columns = list[tuple[Any, ...]]
 class RowReader:
     """Knows the live columns of a mapping and reads their rows.
 
-    Raises SourceError where the mapping names a table or column that is not there.
+    Raises MappingError where the mapping names a table or column that is not there.
     """
 
     def __init__(
@@ -40,25 +42,44 @@ class RowReader:
         self._medium = self._live("medium", *config.medium_columns)
         self._quality = self._live("quality", *([config.quality.column] if config.quality else []))
         self._extractor = self._live("extractor", *_extractor_column(config))
+        self._row = self._live("row", *config.row_columns) or list(self._relation.primary_key)
         self._live("changed", *([config.changed] if config.changed else []))
-        (feature,) = self._live("feature", *([config.feature.column] if config.feature else []))
-        self._feature, self._encoding = database.dialect.feature(feature, encoding)
+        (feature,) = self._live("feature", str(config.feature and config.feature.column))
+        selected, self._encoding = database.dialect.feature(feature, encoding)
+        self._oversize, self._feature = bounded(selected, database.dialect.size(feature))
+        self._exclusions = Exclusions(config.exclude)
+        # What the user wrote in SQL shows its mistakes now, not in the middle of a run.
+        connection.execute(self._filtered(sa.select(sa.literal_column("1"))).limit(0))
 
     @property
     def has_row_key(self) -> bool:
         """Whether every row has a key of its own, which gives rows an order."""
-        return bool(self._relation.primary_key)
+        return bool(self._row)
 
     def within(self, range_: ShardRange) -> sa.Select[Any]:
         """Return the statement for the rows of a shard, a subject's and in it a medium's rows adjacent."""
         nobody = sql_ranges.is_nobody(range_)
-        feature = sa.null() if nobody else self._feature
-        statement = self._select(feature).where(sql_ranges.condition(self._subject, range_))
+        value = (sa.null(), sa.null()) if nobody else (self._oversize, self._feature)
+        statement = self._select(*value).where(sql_ranges.condition(self._subject, range_))
         return statement if nobody else statement.order_by(*self._order())
 
     def some(self, rows: int) -> sa.Select[Any]:
         """Return the statement for at most so many rows, in no order."""
-        return self._select(self._feature).limit(rows)
+        return self._select(self._oversize, self._feature).limit(rows)
+
+    def excluded(
+        self, connection: sa.Connection, *, range_: ShardRange | None = None, first: int | None = None
+    ) -> dict[str, int]:
+        """Count the rows of a shard, or of so many first rows, that the mapping leaves out, by cause."""
+        if not self._exclusions:
+            return {}
+        relation = self._relation.clause
+        if first is not None:
+            relation = sa.select(sa.text("*")).select_from(relation).limit(first).subquery("pfstore_first")
+        statement = self._chosen(self._exclusions.counts(relation))
+        if range_ is not None:
+            statement = statement.where(sql_ranges.condition(self._subject, range_))
+        return self._exclusions.named(connection.execute(statement).all())
 
     def read(self, connection: sa.Connection, statement: sa.Select[Any], extractor: str) -> Generator[Chunk]:
         """Run a statement of this reader and yield its rows, decoded and with their faults."""
@@ -103,13 +124,15 @@ class RowReader:
     def _keys(self, columns: Sequence[LiveColumn]) -> list[Column]:
         return [self._database.dialect.key(live) for live in columns]
 
-    def _select(self, feature: Column) -> sa.Select[Any]:
+    def _select(self, *value: Column) -> sa.Select[Any]:
         quality = [live.clause for live in self._quality]
-        rows = [*self._subject, *self._medium, *self._relation.primary_key]
-        return self._filtered(sa.select(*self._keys(rows), *quality, *self._keys(self._extractor), feature))
+        rows = [*self._subject, *self._medium, *self._row]
+        return self._filtered(sa.select(*self._keys(rows), *quality, *self._keys(self._extractor), *value))
 
     def _filtered(self, statement: sa.Select[Any]) -> sa.Select[Any]:
-        statement = statement.select_from(self._relation.clause)
+        return self._exclusions.without(self._chosen(statement.select_from(self._relation.clause)))
+
+    def _chosen(self, statement: sa.Select[Any]) -> sa.Select[Any]:
         if self._config.where:
             statement = statement.where(verbatim(f"({self._config.where}\n)"))
         extractor = self._config.extractor
@@ -125,7 +148,7 @@ class RowReader:
             first, *ties = dialect.order(live)
             # A medium of NULL is the same to pfstore as an empty one.
             order += [first if dialect.nulls_come_first else sa.nulls_first(first), *ties]
-        return [*order, *(live.clause for live in self._relation.primary_key)]
+        return [*order, *(live.clause for live in self._row)]
 
     def _refuse_mixed(self, kinds: _Kinds, columns: _Columns) -> None:
         if mixed := kinds.mixed(columns):
@@ -149,16 +172,16 @@ class RowReader:
         """Make a chunk of the selected columns' values."""
         subject, rest = columns[: len(self._subject)], columns[len(self._subject) :]
         medium, rest = rest[: len(self._medium)], rest[len(self._medium) :]
-        row, rest = rest[: len(self._relation.primary_key)], rest[len(self._relation.primary_key) :]
-        values = rest[-1]
+        row, (*rest, oversizes, values) = rest[: len(self._row)], rest[len(self._row) :]
         subjects = [keys.subject_text(key) for key in zip(*subject, strict=True)]
         decoded = self._encoding.decode_many(
             [value if known else None for known, value in zip(subjects, values, strict=True)]
         )
         faults = self._low_quality(rest[0]) if self._quality else {}
         faults |= decoded.faults
+        faults |= _too_large(oversizes)
         if self._extractor:
-            faults |= _of_others(rest[-2], extractor)
+            faults |= _of_others(rest[-1], extractor)
         return Chunk(subjects, _texts(medium, len(values)), _texts(row, len(values)), decoded.features, faults)
 
 
@@ -185,6 +208,25 @@ class _Kinds:
 
 def _extractor_column(config: SourceConfig) -> list[str]:
     return [config.extractor.column] if isinstance(config.extractor, ExtractorColumn) else []
+
+
+def bounded(feature: Column, size: Column | None) -> tuple[Column, Column]:
+    """Return the bytes of a value where they are more than any feature has, else NULL; and the value where not.
+
+    A cell of gigabytes would otherwise be in memory before anyone could refuse it.
+    """
+    if size is None:
+        return sa.null(), feature
+    too_large = size > MAX_BYTES
+    return sa.case((too_large, size)), sa.case((too_large, sa.null()), else_=feature)
+
+
+def _too_large(sizes: Sequence[Any]) -> dict[int, Fault]:
+    return {
+        i: Fault(Reason.UNDECODABLE, f"{size} bytes, more than {MAX_BYTES}")
+        for i, size in enumerate(sizes)
+        if size is not None
+    }
 
 
 def _of_others(values: Sequence[Any], extractor: str) -> dict[int, Fault]:
