@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench import backfilling, fusing, harness
+from bench import backfilling, decoding, fusing, harness
 
 
 @click.command()
@@ -14,7 +14,7 @@ from bench import backfilling, fusing, harness
 @click.option("--out", type=click.Path(path_type=Path), help="Write the results as JSON too.")
 def main(big: bool, out: Path | None) -> None:
     """Run every benchmark, small by default."""
-    results = [*fusing.run(big=big), *backfilling.run(big=big)]
+    results = [*decoding.run(big=big), *fusing.run(big=big), *backfilling.run(big=big)]
     harness.show(results)
     if out:
         harness.keep(results, out)

@@ -22,6 +22,7 @@ from pfstore.errors import ConfigError
 from pfstore.sources.assembly import Fault
 from pfstore.sources.base import Reason
 from pfstore.sources.encodings import Encoding, Undecodable, parse_encoding
+from pfstore.sources.encodings.raw import sent
 
 VALUES = np.array([0.5, -1.25, 3.0, 1e-3], dtype=np.float16).astype(np.float64)
 
@@ -329,6 +330,10 @@ def test_many_decode_as_one_does(name: str, data: st.DataObject) -> None:
     values = data.draw(st.lists(value, max_size=8))
     if name.startswith("hex"):
         values = [one.hex() if isinstance(one, bytes) else one for one in values]
+    assert_many_as_one(encoding, values)
+
+
+def assert_many_as_one(encoding: Encoding, values: list[Any]) -> None:
     decoded = encoding.decode_many(values)
     assert len(decoded.features) == len(values)
     for i, one in enumerate(values):
@@ -343,3 +348,42 @@ def test_equal_raw_values_become_one_array_without_a_copy() -> None:
     assert isinstance(decoded.features, np.ndarray)
     assert decoded.features.shape == (3, 4)
     assert decoded.features.base is not None
+
+
+def test_some_bad_values_leave_the_others_in_one_array() -> None:
+    page = [None, FLOAT32, FLOAT32[:-1], FLOAT32[4:] + FLOAT32[:4], "text", b""]
+    decoded = parse_encoding("float32-le").decode_many(page)
+    assert isinstance(decoded.features, np.ndarray)
+    assert decoded.features[[1, 3]].tolist() == [VALUES.tolist(), np.roll(VALUES, -1).tolist()]
+    assert sorted(decoded.faults) == [0, 2, 4, 5]
+
+
+def test_values_of_two_lengths_are_all_decoded() -> None:
+    decoded = parse_encoding("float32-le").decode_many([FLOAT32, FLOAT32[:8], bytearray(FLOAT32), FLOAT32])
+    assert [len(np.asarray(feature)) for feature in decoded.features] == [4, 2, 4, 4]
+    assert not decoded.faults
+
+
+def test_values_that_are_too_large_are_so_together() -> None:
+    encoding, value = parse_encoding(f"float32-le@{(1 << 20) - 4}"), b"a" * ((1 << 20) + 4)
+    assert decode_one(encoding, value)[1] == encoding.decode_many([value, value]).faults[1]
+
+
+@given(st.sampled_from(["_float4", "_float8"]), st.data())
+def test_many_arrays_as_sent_decode_as_one_does(kind: str, data: st.DataObject) -> None:
+    encoding, item = Encoding("array", sent(kind)), 8 if kind == "_float4" else 12
+    header = st.builds(
+        struct.pack, st.just(">5i"), st.sampled_from([1, 1, 0, 2]), st.sampled_from([0, 0, 1]), *[st.just(1)] * 3
+    )
+    entries = st.binary(min_size=2 * item, max_size=2 * item) | st.binary(max_size=item)
+    values = data.draw(
+        st.lists(st.builds(bytes.__add__, header, entries) | st.binary(max_size=20) | st.none(), max_size=8)
+    )
+    assert_many_as_one(encoding, values)
+
+
+def test_one_array_with_a_null_is_found_among_arrays_as_sent() -> None:
+    entry = struct.pack(">if", 4, 0.5)
+    good, with_null = (struct.pack(">5i", 1, null, 700, 1, 1) + entry for null in (0, 1))
+    decoded = Encoding("array", sent("_float4")).decode_many([good, with_null, good])
+    assert decoded.faults == {1: Fault(Reason.UNDECODABLE, "NULL among the values")}

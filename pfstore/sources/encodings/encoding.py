@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,8 +19,10 @@ from pfstore.sources.encodings import raw
 from pfstore.sources.encodings.binary import Npy, Protobuf
 from pfstore.sources.encodings.pickles import Pickle
 from pfstore.sources.encodings.text import Array, Json, PgVector
-from pfstore.sources.encodings.values import MAX_BYTES, Leaf, Undecodable, check_present
+from pfstore.sources.encodings.values import MAX_BYTES, BlockLeaf, Leaf, Undecodable, check_present
 from pfstore.sources.encodings.wrappers import WRAPPERS
+
+_T = TypeVar("_T")
 
 _PROTOBUF = re.compile(r"protobuf:([1-9]\d*):(double|float)")
 _KNOWN = [*WRAPPERS, *raw.NAMES, "json", "json:PATH", "pgvector", "array"]
@@ -49,54 +53,75 @@ class Encoding:
 
         Raises Undecodable where it is NULL or empty, damaged, too large, or not in this encoding.
         """
-        return self.leaf.decode(self._unwrapped(value))
+        return self._content(self._unwrapped(value))
 
     def decode_many(self, values: Sequence[Any]) -> Decoded:
         """Decode many values, just as decode does one; raw numbers of equal length at the speed of memory."""
-        payloads: list[Any] = [None] * len(values)
         faults: dict[int, Fault] = {}
-        for i, value in enumerate(values):
-            try:
-                payloads[i] = self._unwrapped(value)
-            except Undecodable as error:
-                faults[i] = Fault(error.reason, error.detail)
-        block = self._block(payloads, faults)
-        if block is not None:
+        payloads = dict(enumerate(values))
+        if self.wrappers:
+            payloads = _each(self._unwrapped, payloads, faults)
+        rows, block = self._block(payloads)
+        if len(rows) == len(values):
             return Decoded(block, faults)
-        return Decoded(self._one_by_one(payloads, faults), faults)
+        rest = sorted(payloads.keys() - rows)
+        single = _each(self._content, {i: payloads[i] for i in rest}, faults)
+        return Decoded(_in_order(len(values), rows, block, single), faults)
 
     def _unwrapped(self, value: Any) -> Any:
-        check_present(value)
         for unwrap in self.wrappers:
-            value = unwrap(value)
             check_present(value)
+            value = unwrap(value)
         return value
 
-    def _block(self, payloads: list[Any], faults: dict[int, Fault]) -> Floats | None:
-        """Decode [n, D] at once, with anything in the rows of faults; None where that cannot be done."""
-        decode_block = getattr(self.leaf, "decode_block", None)
-        good = [payload for payload in payloads if payload is not None]
-        if decode_block is None or not good or {type(one) for one in good} != {bytes}:
-            return None
-        if len({len(one) for one in good}) != 1:
-            return None
-        block: Floats | None = decode_block(good)
-        if block is None or not faults:
-            return block
-        spread = np.zeros((len(payloads), block.shape[1]), dtype=np.float32)
-        spread[[i for i in range(len(payloads)) if i not in faults]] = block
-        return spread
+    def _content(self, payload: Any) -> Floats:
+        check_present(payload)
+        return self.leaf.decode(payload)
 
-    def _one_by_one(self, payloads: list[Any], faults: dict[int, Fault]) -> list[Floats | None]:
-        features: list[Floats | None] = [None] * len(payloads)
-        for i, payload in enumerate(payloads):
-            if i in faults:
-                continue
-            try:
-                features[i] = self.leaf.decode(payload)
-            except Undecodable as error:
-                faults[i] = Fault(error.reason, error.detail)
-        return features
+    def _block(self, payloads: Mapping[int, Any]) -> tuple[list[int], Floats]:
+        """Decode at once what allows it: the positions of those payloads, and their features [positions, D]."""
+        if isinstance(self.leaf, BlockLeaf):
+            alike = _alike(payloads)
+            block = self.leaf.decode_block(list(alike.values())) if alike else None
+            if block is not None:
+                return list(alike), block
+        return [], np.empty((0, 0), dtype=np.float32)
+
+
+def _each(decode: Callable[[Any], _T], values: Mapping[int, Any], faults: dict[int, Fault]) -> dict[int, _T]:
+    """Decode values by their positions; those that cannot be decoded are entered into faults instead."""
+    decoded = {}
+    for i, value in values.items():
+        try:
+            decoded[i] = decode(value)
+        except Undecodable as error:
+            faults[i] = Fault(error.reason, error.detail)
+    return decoded
+
+
+def _alike(payloads: Mapping[int, Any]) -> Mapping[int, bytes]:
+    """Return the payloads that are bytes and as long as most of those, if a feature may be that long."""
+    if set(map(type, payloads.values())) != {bytes}:
+        payloads = {i: payload for i, payload in payloads.items() if type(payload) is bytes}
+    lengths = Counter(map(len, payloads.values()))
+    length = max(lengths, key=lengths.__getitem__, default=0)
+    if not 0 < length <= MAX_BYTES:
+        return {}
+    if len(lengths) > 1:
+        return {i: payload for i, payload in payloads.items() if len(payload) == length}
+    return payloads
+
+
+def _in_order(count: int, rows: list[int], block: Floats, single: Mapping[int, Floats]) -> Vectors:
+    """Put into their order the features decoded at once and one by one."""
+    if rows and not single:
+        spread = np.zeros((count, block.shape[1]), dtype=np.float32)
+        spread[rows] = block
+        return spread
+    features: list[Floats | None] = [None] * count
+    for i, feature in chain(zip(rows, block, strict=True), single.items()):
+        features[i] = feature
+    return features
 
 
 def parse_encoding(text: str, allow_pickle: bool = False) -> Encoding:

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from pfstore.features import Floats
 from pfstore.sources.base import Reason
-from pfstore.sources.encodings.values import MAX_VALUES, Leaf, Undecodable, as_bytes, to_float32
+from pfstore.sources.encodings.values import MAX_VALUES, BlockLeaf, Undecodable, as_bytes, to_float32
 
 _PLAIN = {
     f"float{bits}-{order}": f"{sign}f{bits // 8}" for bits in (16, 32, 64) for order, sign in (("le", "<"), ("be", ">"))
 }
 NAMES = tuple(_PLAIN)
 """float16-le … float64-be."""
-
-
-class BlockLeaf(Leaf, Protocol):
-    """A leaf that decodes many values of the same length at once."""
-
-    def decode_block(self, values: Sequence[bytes]) -> Floats | None:
-        """Return [n, D] for n values of one length, None where they must be looked at one by one."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -71,15 +63,14 @@ class SentArray:
 
     def decode_block(self, values: Sequence[bytes]) -> Floats | None:
         """Return [n, D] for n values of one length, None where their headers differ or are not as they should."""
-        header = values[0][:_ARRAY_HEADER]
-        if not all(value.startswith(header) for value in values):
-            return None
         try:
             self._check_header(values[0])
             _check_length(len(values[0]), _ARRAY_HEADER, self.dtype.itemsize)
         except Undecodable:
             return None
         table = np.frombuffer(b"".join(values), dtype=np.uint8).reshape(len(values), -1)
+        if (table[:, :_ARRAY_HEADER] != table[0, :_ARRAY_HEADER]).any():
+            return None
         return to_float32(table[:, _ARRAY_HEADER:].view(self.dtype)["value"])
 
     def _check_header(self, data: bytes) -> None:

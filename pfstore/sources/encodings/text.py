@@ -10,7 +10,7 @@ import orjson
 
 from pfstore.features import Floats
 from pfstore.sources.base import Reason
-from pfstore.sources.encodings.values import Undecodable, as_text, numbers
+from pfstore.sources.encodings.values import Undecodable, as_text, numbers, plain_numbers, written_numbers
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Json:
         found = value if isinstance(value, list | dict) else self._parsed(value)
         for step in self.path:
             found = _step(found, step)
-        return numbers(_flat(found))
+        return _list_of_numbers(found)
 
     def _parsed(self, value: Any) -> Any:
         try:
@@ -38,7 +38,7 @@ class PgVector:
 
     def decode(self, value: Any) -> Floats:
         """Return the numbers [D] of one value. Raises Undecodable."""
-        if isinstance(value, list | np.ndarray):
+        if isinstance(value, (list, np.ndarray)):
             return numbers(value)
         text = as_text(value)
         if not text.startswith("["):
@@ -51,12 +51,15 @@ class Array:
 
     def decode(self, value: Any) -> Floats:
         """Return the numbers [D] of one value. Raises Undecodable."""
-        if isinstance(value, list | tuple | np.ndarray):
+        if isinstance(value, (list, tuple, np.ndarray)):
             return numbers(value)
         text = as_text(value).strip()
         if not (text.startswith("{") and text.endswith("}")):
             raise Undecodable('not like "{1,2}"')
         inner = text[1:-1].strip()
+        plain = written_numbers(inner)
+        if plain is not None:
+            return plain
         return numbers(inner.split(",") if inner else [])
 
 
@@ -65,17 +68,21 @@ def _step(found: Any, step: str) -> Any:
         return found[step]
     if isinstance(found, list) and step.isdecimal() and int(step) < len(found):
         return found[int(step)]
+    if isinstance(found, list) and not found:
+        raise Undecodable("no values", Reason.EMPTY)
     raise Undecodable(f"JSON without {step!r}")
 
 
-def _flat(found: Any) -> list[Any]:
+def _list_of_numbers(found: Any) -> Floats:
+    while isinstance(found, list):
+        if (plain := plain_numbers(found)) is not None:
+            return plain
+        if not any(isinstance(item, list) for item in found):
+            return numbers(found)
+        lists = [item for item in found if item is not None]
+        if len(lists) != 1:
+            raise Undecodable(f"{len(lists)} lists; choose one in the encoding, as json:0")
+        found = lists[0]
     if found is None:
         raise Undecodable("null", Reason.EMPTY)
-    if not isinstance(found, list):
-        raise Undecodable(f"JSON {type(found).__name__} instead of a list")
-    if not found or not any(isinstance(item, list) for item in found):
-        return found
-    lists = [item for item in found if item is not None]
-    if len(lists) != 1:
-        raise Undecodable(f"{len(lists)} lists; choose one in the encoding, as json:0")
-    return _flat(lists[0])
+    raise Undecodable(f"JSON {type(found).__name__} instead of a list")

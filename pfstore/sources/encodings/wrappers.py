@@ -10,7 +10,7 @@ from typing import Any
 
 from pfstore.sources.encodings.values import MAX_BYTES, Undecodable, as_bytes, as_text
 
-_URL_SAFE = str.maketrans("-_", "+/", " \t\r\n")
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 def unhex(value: Any) -> bytes:
@@ -25,7 +25,7 @@ def unhex(value: Any) -> bytes:
 def unbase64(value: Any) -> bytes:
     """Return the bytes of base64 text of either alphabet, also in lines. Raises Undecodable."""
     try:
-        return base64.b64decode(as_text(value).translate(_URL_SAFE), validate=True)
+        return base64.b64decode(as_text(value).encode().translate(_TO_STANDARD, b" \t\r\n"), validate=True)
     except (binascii.Error, ValueError):
         raise Undecodable("not base64") from None
 

@@ -55,9 +55,7 @@ class LiveSchema:
 def recognise(connection: sa.Connection, database: LegacyDatabase) -> list[str]:
     """Return the names of the presets that fit a database, each with every table and column that it reads."""
     schema = LiveSchema.of(connection, database)
-    return [
-        preset.name for preset in all_presets().values() if suits(preset, database) and fits(preset, schema) is not None
-    ]
+    return [preset.name for preset in all_presets().values() if suits(preset, database) and fitting(preset, schema)]
 
 
 def suggestion(connection: sa.Connection, database: LegacyDatabase) -> str:
@@ -74,10 +72,10 @@ def suits(preset: Preset, database: LegacyDatabase) -> bool:
     return database.engine_name in preset.engines
 
 
-def fits(preset: Preset, schema: LiveSchema, prefix: str | None = None) -> str | None:
-    """Return the prefix with which a preset fits the schema, None where it does not."""
+def fitting(preset: Preset, schema: LiveSchema, prefix: str | None = None) -> list[str]:
+    """Return the prefixes with which a preset fits the schema; of a preset without one, the empty one."""
     candidates = [prefix] if prefix is not None else _prefixes(preset, schema)
-    return next((one for one in candidates if not misfit(preset, schema, one)), None)
+    return [one for one in candidates if not misfit(preset, schema, one)]
 
 
 def misfit(preset: Preset, schema: LiveSchema, prefix: str) -> str:

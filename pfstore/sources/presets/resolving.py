@@ -8,7 +8,7 @@ from typing import Any
 from pfstore.config import SourceConfig
 from pfstore.errors import ConfigError, MappingError
 from pfstore.sources.presets.catalogue import Preset, named
-from pfstore.sources.presets.live import LiveSchema, fits, misfit, suggestion, suits
+from pfstore.sources.presets.live import LiveSchema, fitting, misfit, suggestion, suits
 from pfstore.sources.sql_database import LegacyDatabase
 
 
@@ -59,8 +59,12 @@ def _chosen(candidates: Sequence[Preset], config: SourceConfig, schema: LiveSche
         engines = " or ".join(sorted({engine for preset in candidates for engine in preset.engines})) or "files"
         raise database.error(f"the preset {config.preset} is for {engines}, this is {database.engine_name}")
     for preset in suitable:
-        if (prefix := fits(preset, schema, config.prefix)) is not None:
-            return preset, prefix
+        prefixes = fitting(preset, schema, config.prefix)
+        if len(prefixes) > 1:
+            found = ", ".join(map(repr, prefixes))
+            raise database.unmapped(f"the preset {preset.name} fits tables of several prefixes ({found}); set prefix")
+        if prefixes:
+            return preset, prefixes[0]
     raise _misfit(suitable, config, schema)
 
 
