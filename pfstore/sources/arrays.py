@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,9 @@ MOST_IN_MEMORY = 4 * 2**30
 MOST_RATIO = 100
 """Features hardly compress; what claims to be so many times its size is no array of features."""
 
-_DAMAGED = (OSError, ValueError, EOFError, OverflowError, zlib.error)
+_LONGEST_HEADER = 2**16
+# numpy takes the header for a piece of Python.
+_DAMAGED = (OSError, ValueError, EOFError, OverflowError, zlib.error, SyntaxError, TokenError)
 
 
 def read_npy(path: Path) -> NDArray[Any]:
@@ -72,7 +76,9 @@ class Npz:
                 raise SourceError(f"{where}: claims {size:,} bytes, the file has {member.file_size - stream.tell():,}")
             if member.compress_type == zipfile.ZIP_STORED:
                 return self._mapped(member, stream.tell(), shape, fortran, dtype)
-            if size > MOST_IN_MEMORY or (dtype.kind == "f" and size > MOST_RATIO * member.compress_size):
+            # Keys may compress to nearly nothing, but not to so little beside the features that they are of.
+            packed = member.compress_size if dtype.kind == "f" else self._path.stat().st_size
+            if size > min(MOST_IN_MEMORY, MOST_RATIO * packed):
                 raise SourceError(
                     f"{where}: {member.compress_size:,} bytes claim to be {size:,}; save it uncompressed (numpy.savez)"
                 )
@@ -136,4 +142,9 @@ def first_line(error: BaseException) -> str:
 def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if np.lib.format.read_magic(stream) == (1, 0):
         return np.lib.format.read_array_header_1_0(stream)
-    return np.lib.format.read_array_header_2_0(stream)
+    # numpy would unpack a header of any length before it finds it too long.
+    packed = stream.read(4)
+    length = int.from_bytes(packed, "little")
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"a header of {length:,} bytes")
+    return np.lib.format.read_array_header_2_0(io.BytesIO(packed + stream.read(length)))

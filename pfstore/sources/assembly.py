@@ -235,7 +235,7 @@ def _feature_batch(features: Floats, subjects: list[str], media: list[str]) -> F
 
 def _checked(chunk: Chunk, dimension: int) -> _Part:
     faults = dict(chunk.faults)
-    no_subject = Fault(Reason.NO_SUBJECT, "the subject is NULL or empty")
+    no_subject = Fault(Reason.NO_SUBJECT, "the subject is NULL, empty or not found")
     faults |= {i: no_subject for i, subject in enumerate(chunk.subjects) if not subject}
     too_long = {subject for subject in set(chunk.subjects) if subject and len(subject.encode()) > LONGEST_KEY}
     if too_long:

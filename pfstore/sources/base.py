@@ -93,7 +93,7 @@ class Sample:
     """What a look at the first rows of a source tells: its contract and how its values lie.
 
     dimension: values per feature, None where no row could be decoded. norms: of the usable features.
-    excluded: how many of the first rows the mapping leaves out, by cause; these were not read.
+    excluded: how many of the first rows, of files of all rows, the mapping leaves out, by cause.
     """
 
     dimension: int | None

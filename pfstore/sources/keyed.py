@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
 
+from pfstore.features import FeatureBatch
 from pfstore.sources import keys
 from pfstore.sources.assembly import Chunk, assemble
 from pfstore.sources.base import Sample, Shard, ShardRange, SourceBatch
@@ -50,9 +52,26 @@ class KeyedSource(ABC):
     def chunks(self, subject: str) -> Iterator[Chunk]:
         """Yield the rows of a subject a slice at a time, a medium's rows together."""
 
+    def chunks_of(self, subjects: Sequence[str]) -> Iterator[Chunk]:
+        """Yield the rows of a part of `subjects`, one subject's after another's."""
+        return (chunk for subject in subjects for chunk in self.chunks(subject))
+
+    @property
+    def excluded(self) -> Mapping[str, int]:
+        """How many rows are left out, by cause: here none."""
+        return {}
+
+    def count_nobody(self) -> int:
+        """Return the number of rows without a subject, without reading them: here none."""
+        return 0
+
+    def nobody(self) -> Iterator[Chunk]:
+        """Yield the rows without a subject, which are counted and rejected: here none."""
+        yield from ()
+
     def sample(self, rows: int = 1000) -> Sample:
         """Read at most `rows` rows, decode them and tell what they look like."""
-        chunks = list(_head((chunk for subject in self.subjects for chunk in self.chunks(subject)), rows))
+        chunks = list(_head(chain(self.chunks_of(self.subjects), self.nobody()), rows))
         dimension = self._dimension or _usual_dimension(chunks)
         batches = list(assemble(chunks, dimension=dimension or 1, batch_features=rows))
         norms = [np.linalg.norm(batch.features.features, axis=1) for batch in batches]
@@ -63,10 +82,14 @@ class KeyedSource(ABC):
             sum(len(batch.features.media_ids) for batch in batches),
             np.concatenate(norms).tolist() if norms else [],
             [reject for batch in batches for reject in batch.rejects],
+            self.excluded,
         )
 
     def shards(self, features: int) -> Iterator[Shard]:
-        """Cut the whole source, without a gap, into ranges of about this many features; never splits a subject."""
+        """Cut the whole source, without a gap, into ranges of about this many features; never splits a subject.
+
+        The rows without a subject are in the last one.
+        """
         after: Any = None
         rows = subjects = 0
         for position, subject in enumerate(self.subjects, 1):
@@ -76,7 +99,7 @@ class KeyedSource(ABC):
                 to = keys.part_to_json(subject)
                 yield Shard({"after": after, "to": to}, rows, subjects)
                 after, rows, subjects = to, 0, 0
-        yield Shard({"after": after, "to": None}, rows, subjects)
+        yield Shard({"after": after, "to": None}, rows + self.count_nobody(), subjects)
 
     def read(self, range_: ShardRange, *, dimension: int, features: int) -> Iterator[SourceBatch]:
         """Read a shard in batches of about `features` features and whole subjects.
@@ -86,8 +109,10 @@ class KeyedSource(ABC):
         after, to = keys.part_from_json(range_["after"]), keys.part_from_json(range_["to"])
         first = 0 if after is None else bisect_right(self.subjects, after)
         last = len(self.subjects) if to is None else bisect_right(self.subjects, to)
-        chunks = (chunk for subject in self.subjects[first:last] for chunk in self.chunks(subject))
-        return assemble(chunks, dimension=dimension, batch_features=features)
+        chunks = chain(self.chunks_of(self.subjects[first:last]), self.nobody() if to is None else ())
+        yield from assemble(chunks, dimension=dimension, batch_features=features)
+        if to is None and self.excluded:
+            yield SourceBatch(FeatureBatch.empty(dimension), excluded=self.excluded)
 
     def __enter__(self) -> Self:
         return self

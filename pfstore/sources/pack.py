@@ -25,7 +25,7 @@ _LONGEST_NAME = 180  # file systems allow 255 bytes
 
 @dataclass(frozen=True)
 class Packed:
-    """What pack wrote, and the rows and subjects of the source that cannot be used."""
+    """What pack wrote, the rows and subjects of the source that cannot be used, and the rows its mapping leaves out."""
 
     folder: str
     files: int
@@ -34,6 +34,7 @@ class Packed:
     features: int
     rejected: int
     subjects_rejected: int
+    excluded: int
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def pack(source: FeatureSource, folder: Path, *, single_file: bool = False) -> P
                 writer.add(batch.features)
                 writer.rejected += len(batch.rejects)
                 writer.subjects_rejected += len(batch.rejected_subjects)
+                writer.excluded += sum(batch.excluded.values())
     return writer.packed(folder)
 
 
@@ -98,7 +100,7 @@ class _Writer:
         self._folder = folder
         self._single = single_file
         self.files = self.subjects = self.media = self.features = 0
-        self.rejected = self.subjects_rejected = 0
+        self.rejected = self.subjects_rejected = self.excluded = 0
 
     def add(self, batch: FeatureBatch) -> None:
         if self._single and batch.subject_ids:
@@ -126,7 +128,14 @@ class _Writer:
 
     def packed(self, folder: Path) -> Packed:
         return Packed(
-            str(folder), self.files, self.subjects, self.media, self.features, self.rejected, self.subjects_rejected
+            str(folder),
+            self.files,
+            self.subjects,
+            self.media,
+            self.features,
+            self.rejected,
+            self.subjects_rejected,
+            self.excluded,
         )
 
 

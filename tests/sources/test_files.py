@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import tracemalloc
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -158,8 +160,8 @@ def test_an_npz_of_another_shape_is_refused(tmp_path: Path, change: dict[str, An
     assert "x.npz" in str(caught.value)
 
 
-def npy_header(shape: tuple[int, ...]) -> bytes:
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+def npy_header(shape: tuple[int, ...], kind: str = "<f4") -> bytes:
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
     return b"\x93NUMPY\x01\x00" + (len(text) + 1).to_bytes(2, "little") + text + b"\n"
 
 
@@ -181,6 +183,42 @@ def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
         opened(tmp_path / "x.npz")
 
 
+def npy_of_long_header(length: int) -> bytes:
+    return b"\x93NUMPY\x02\x00" + length.to_bytes(4, "little") + b" " * length
+
+
+@pytest.mark.parametrize(
+    ("subject", "says"),
+    [
+        (npy_header((3,), "<U4000000") + bytes(3 * 16_000_000), "bytes claim to be 48,000,000; save"),
+        (npy_of_long_header(2**26), "subject: damaged or no array: a header of 67,108,864 bytes"),
+    ],
+)
+def test_a_bomb_is_not_unpacked(tmp_path: Path, subject: bytes, says: str) -> None:
+    features = io.BytesIO()
+    np.save(features, values(3))
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("features.npy", features.getvalue())
+        archive.writestr("subject.npy", subject)
+    tracemalloc.start()
+    try:
+        with pytest.raises(SourceError, match=says):
+            opened(tmp_path / "x.npz")
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_header_of_the_second_version_is_read(tmp_path: Path) -> None:
+    features = io.BytesIO()
+    np.lib.format.write_array(features, values(3), version=(2, 0))
+    np.savez_compressed(tmp_path / "y.npz", subject=np.array(["a", "a", "b"]))
+    with zipfile.ZipFile(tmp_path / "y.npz", "a") as archive:
+        archive.writestr("features.npy", features.getvalue())
+    found = by_subject(read(opened(tmp_path / "y.npz")))
+    np.testing.assert_array_equal(found["a"], values(3)[:2])
+
+
 @pytest.mark.parametrize("name", ["x.npz", "x.npy"])
 def test_other_bytes_are_an_error_in_one_line(tmp_path: Path, name: str) -> None:
     np.savez(tmp_path / "good.npz", **GOOD)
@@ -198,6 +236,18 @@ def test_a_damaged_compressed_array_is_an_error(tmp_path: Path) -> None:
     content[2000:2100] = bytes(100)
     (tmp_path / "x.npz").write_bytes(content)
     with pytest.raises(SourceError, match=r"x\.npz: features: damaged"):
+        opened(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("text", [b"{'descr': '<f4', ", b"(\n", b"  x\n y\n", b"{}\n"])
+def test_a_header_that_is_none_is_damage(tmp_path: Path, text: bytes) -> None:
+    content = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(48)
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(SourceError, match="damaged"):
+        read(opened(tmp_path / "x.npy"))
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("features.npy", content)
+    with pytest.raises(SourceError, match="damaged"):
         opened(tmp_path / "x.npz")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,8 @@ def _npy_header(stream: io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
         # Version 3 differs from 2 in the names of fields alone, which no array of numbers has.
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read(stream)
-    except ValueError:
+    # numpy parses the header as Python's literals, with all the errors that these can have.
+    except (ValueError, SyntaxError, tokenize.TokenError, OverflowError):
         raise Undecodable("not an .npy file") from None
     return shape, dtype
 
