@@ -61,6 +61,7 @@ def test_init_and_a_backfill_from_the_wheel(wheel: Path, embedded_uri: str, tmp_
     assert json.loads(run("init", "--json"))["schema"] == schema.latest()
     assert "as it should be" in run("db", "check")
     assert json.loads(run("backfill", "staff", "--json"))["subjects"]["written"] == 20
+    assert "photoprism" in {one["preset"] for one in json.loads(run("source", "presets", "--json"))}
 
 
 def _environment(folder: Path, wheel: Path) -> Path:

@@ -17,14 +17,19 @@ TEMPLATE = """\
 [database]
 url = "embedded:"          # or postgresql://user:${PFSTORE_PASSWORD}@host/name (PostgreSQL 16+, pgvector 0.8+)
 
-# A database: any that SQLAlchemy reads. pfstore never writes to it.
+# A database: any that SQLAlchemy reads. pfstore never writes to it. `pfstore source inspect URL` finds the
+# features in one that nobody documented, and `pfstore source presets` lists the systems that pfstore knows:
+# [sources.photos]
+# url = "postgresql://reader:${IMMICH_PASSWORD}@db/immich"
+# preset = "immich"
 # [sources.hr]
 # url = "mysql+pymysql://reader:${HR_PASSWORD}@db/hr"
 # table = "face_features"                  # or: query = "SELECT …"
 # subject = "person_id"                    # a column, or a list of them
 # medium = "image_id"                      # optional: the image or video a feature comes from
 # feature = { column = "vec", encoding = "float32-le" }
-# where = "deleted_at IS NULL"             # optional
+# where = "site = 4"                       # optional
+# exclude = { deleted = "deleted_at IS NOT NULL" }   # optional: by cause, counted
 # extractor = "adaface-ir101-webface12m"   # detector and model that made the features
 
 # Files: HDF5 in the layout of ProxyFusion's reference, npz or npy.

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pfstore.cli.app import App, Group
+from pfstore.cli.app import App, Group, plural
 
 
 @click.group(cls=Group)
@@ -50,7 +50,7 @@ def check(app: App, name: str, rows: int) -> None:
     with app.source(name) as opened:
         sample = opened.sample(rows)
         document = {"source": name, "extractor": opened.extractor, **_described(sample)}
-    app.show(document, facts(_readable(document)))
+    app.show(document, facts(_readable(document, rows)))
 
 
 @source.command()
@@ -76,20 +76,21 @@ def inspect(app: App, url: str, tables: tuple[str, ...], name: str, plot: Path |
     from pfstore.config import interpolated
     from pfstore.errors import NotFoundError
     from pfstore.sources import inspection, sql_urls
+    from pfstore.sources.inspection import plotting
 
+    if plot is not None:
+        plotting.check(plot)
     given = sql_urls.of_argument(url)
     with looking(app.quiet) as observer:
         found = inspection.inspect(
             interpolated(given, "inspect", key="url"), tables=tables, allow_pickle=allow_pickle, observer=observer
         )
     if plot is not None:
-        from pfstore.sources.inspection.plotting import plot as draw
-
-        draw(found.findings, plot)
+        plotting.plot(found.findings, plot)
     store = {"url": sql_urls.shareable(given)}
     app.show_text(inspection.described(found), inspection.report(found, name, store))
     if not found.findings and not found.presets:
-        raise NotFoundError(f"nothing that looks like features in {found.tables:,} tables")
+        raise NotFoundError(f"nothing that looks like features in {plural(found.tables, 'table')}")
 
 
 @source.command()
@@ -124,6 +125,7 @@ def _described(sample: Any) -> dict[str, Any]:
         "read": sample.read,
         "usable": len(norms),
         "rejected": dict(Counter(str(one.reason) for one in sample.rejects).most_common()),
+        "excluded": dict(sample.excluded),
         "subjects": sample.subjects,
         "media": sample.media,
         "norm": {"min": norms[0], "median": norms[len(norms) // 2], "max": norms[-1]} if norms else None,
@@ -140,11 +142,14 @@ def _described(sample: Any) -> dict[str, Any]:
     }
 
 
-def _readable(document: dict[str, Any]) -> dict[str, Any]:
+def _readable(document: dict[str, Any], rows: int) -> dict[str, Any]:
     norm, rejected = document["norm"], document["rejected"]
-    shown = {key: value for key, value in document.items() if key not in ("norm", "rejected", "examples")}
+    shown = {key: value for key, value in document.items() if key not in ("norm", "rejected", "excluded", "examples")}
     shown["norm"] = norm and f"{norm['min']:.3g} … {norm['median']:.3g} (median) … {norm['max']:.3g}"
     shown["rejected"] = ", ".join(f"{count:,} {reason}" for reason, count in rejected.items()) or 0
+    if document["excluded"]:
+        causes = ", ".join(f"{count:,} {cause}" for cause, count in document["excluded"].items())
+        shown["excluded"] = f"{causes} (of the first {rows:,} rows)"
     for number, one in enumerate(document["examples"], 1):
         place = f"subject {one['subject']!r}, row {one['row'] or '–'}"
         shown[f"reject {number}"] = f"{place}: {one['reason']} ({one['detail']})"
