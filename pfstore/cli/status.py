@@ -42,7 +42,9 @@ def _overview(app: App, last: int) -> None:
         found = runs.listed(connection, last=last)
     shown = [_line(run) for run in found]
     about = table(versions, ("gallery", "number", "state", "templates", "model", "strategy", "extractor"))
-    done = table(shown, ("run", "gallery", "version", "state", "done", "read", "rejected", "subjects", "started"))
+    done = table(
+        shown, ("run", "gallery", "version", "state", "done", "read", "rejected", "excluded", "subjects", "started")
+    )
     app.show({"galleries": versions, "runs": [run.as_dict() for run in found]}, stacked(about, "", done))
 
 
@@ -56,6 +58,7 @@ def _line(run: Run) -> dict[str, Any]:
         "done": f"{run.shards_done}/{run.shards} shards",
         "read": run.counts.read,
         "rejected": run.counts.rejected,
+        "excluded": sum(run.excluded.values()),
         "subjects": run.counts.seen,
         "started": run.started_at,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -91,7 +92,9 @@ class Sqlite(Dialect):
         return sa.collate(column.clause, "BINARY")
 
     def size(self, column: LiveColumn) -> Column:
-        """Return the bytes of a column's value; of a blob SQLite knows them without reading it."""
+        """Return the bytes of a column's value; SQLite knows them without reading it, of a text from 3.43 on."""
+        if sqlite3.sqlite_version_info >= (3, 43):
+            return sa.func.octet_length(column.clause)
         as_blob = sa.func.length(sa.cast(column.clause, sa.LargeBinary))
         return sa.case((sa.func.typeof(column.clause) == "text", as_blob), else_=sa.func.length(column.clause))
 
