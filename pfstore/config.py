@@ -112,7 +112,7 @@ class SourceConfig(_Section):
     def _pattern_has_a_group(cls, value: str | None) -> str | None:
         try:
             groups = re.compile(value or "()").groups
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"{value!r} is no regular expression: {error}") from None
         if groups == 0:
             raise ValueError(f"{value!r} has no group; put parentheses around the subject")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pfstore.errors import ConfigError
+
 if TYPE_CHECKING:
     from pfstore.config import SourceConfig
     from pfstore.sources.base import FeatureSource
@@ -30,7 +32,7 @@ def complete_source(config: SourceConfig, name: str, folder: Path) -> SourceConf
 
     Raises ConfigError and SourceError where the preset does not exist or does not fit the store.
     """
-    placed = _from_folder(config, folder)
+    placed = _from_folder(config, name, folder)
     if placed.preset is None:
         return placed
     from pfstore.sources.presets import resolved
@@ -38,9 +40,12 @@ def complete_source(config: SourceConfig, name: str, folder: Path) -> SourceConf
     return resolved(placed, name)
 
 
-def _from_folder(config: SourceConfig, folder: Path) -> SourceConfig:
+def _from_folder(config: SourceConfig, name: str, folder: Path) -> SourceConfig:
     paths = {key: getattr(config, key) for key in ("path", "index", "subjects")}
-    placed = {key: folder / path.expanduser() for key, path in paths.items() if path is not None}
+    try:
+        placed = {key: folder / path.expanduser() for key, path in paths.items() if path is not None}
+    except RuntimeError as error:  # "~nobody/…"
+        raise ConfigError(f"sources.{name}: {error}") from None
     return config.model_copy(update=placed | _sqlite_from_folder(config.url, folder))
 
 

@@ -7,8 +7,7 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
-from tokenize import TokenError
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +22,15 @@ MOST_RATIO = 100
 """Features hardly compress; what claims to be so many times its size is no array of features."""
 
 _LONGEST_HEADER = 2**16
-# numpy takes the header for a piece of Python.
-_DAMAGED = (OSError, ValueError, EOFError, OverflowError, zlib.error, SyntaxError, TokenError)
+_LONGEST_REASON = 200
+_DAMAGED = (OSError, ValueError, EOFError, OverflowError, zlib.error)
 
 
 def read_npy(path: Path) -> NDArray[Any]:
     """Map an npy file; a header that claims more than the file holds is refused. Raises SourceError."""
     try:
+        with path.open("rb") as file:
+            npy_header(file)
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise SourceError(f"{path}: no such file") from None
@@ -48,7 +49,7 @@ class Npz:
                 self._members = {one.filename.removesuffix(".npy"): one for one in archive.infolist()}
         except FileNotFoundError:
             raise SourceError(f"{path}: no such file") from None
-        except (OSError, zipfile.BadZipFile) as error:
+        except (OSError, NotImplementedError, zipfile.BadZipFile) as error:
             raise SourceError(f"{path}: damaged or not npz: {first_line(error)}") from None
 
     def get(self, name: str) -> NDArray[Any] | None:
@@ -68,7 +69,7 @@ class Npz:
 
     def _read(self, member: zipfile.ZipInfo, where: str) -> NDArray[Any]:
         with zipfile.ZipFile(self._path) as archive, archive.open(member) as stream:
-            shape, fortran, dtype = _header(stream)
+            shape, fortran, dtype = npy_header(stream)
             if dtype.hasobject:
                 raise SourceError(f"{where}: holds Python objects; save plain arrays of numbers or text")
             size = dtype.itemsize * math.prod(shape)
@@ -136,15 +137,22 @@ def text_array(array: NDArray[Any], length: int, where: str) -> NDArray[np.str_]
 
 def first_line(error: BaseException) -> str:
     """Return what an error says in one line."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    return str(error).strip().split("\n")[0][:_LONGEST_REASON] or type(error).__name__
 
 
-def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    if np.lib.format.read_magic(stream) == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    # numpy would unpack a header of any length before it finds it too long.
-    packed = stream.read(4)
-    length = int.from_bytes(packed, "little")
-    if length > _LONGEST_HEADER:
-        raise ValueError(f"a header of {length:,} bytes")
-    return np.lib.format.read_array_header_2_0(io.BytesIO(packed + stream.read(length)))
+def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of an npy file: shape, whether in Fortran's order, type. Raises ValueError where it is none."""
+    try:
+        if np.lib.format.read_magic(stream) == (1, 0):
+            return np.lib.format.read_array_header_1_0(stream)
+        # numpy would unpack a header of any length before it finds it too long.
+        packed = stream.read(4)
+        length = int.from_bytes(packed, "little")
+        if length > _LONGEST_HEADER:
+            raise ValueError(f"a header of {length:,} bytes")
+        return np.lib.format.read_array_header_2_0(io.BytesIO(packed + stream.read(length)))
+    except (OSError, EOFError, zlib.error):
+        raise
+    except Exception as error:
+        # numpy takes the header for a piece of Python, which may be wrong in any way.
+        raise ValueError(first_line(error)) from None

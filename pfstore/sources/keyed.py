@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from pfstore.errors import SourceError
 from pfstore.features import FeatureBatch
 from pfstore.sources import keys
 from pfstore.sources.assembly import Chunk, assemble
@@ -74,7 +75,7 @@ class KeyedSource(ABC):
         chunks = list(_head(chain(self.chunks_of(self.subjects), self.nobody()), rows))
         dimension = self._dimension or _usual_dimension(chunks)
         batches = list(assemble(chunks, dimension=dimension or 1, batch_features=rows))
-        norms = [np.linalg.norm(batch.features.features, axis=1) for batch in batches]
+        norms = [np.linalg.norm(batch.features.features.astype(np.float64), axis=1) for batch in batches]
         return Sample(
             dimension,
             sum(batch.read for batch in batches),
@@ -88,8 +89,11 @@ class KeyedSource(ABC):
     def shards(self, features: int) -> Iterator[Shard]:
         """Cut the whole source, without a gap, into ranges of about this many features; never splits a subject.
 
-        The rows without a subject are in the last one.
+        The rows without a subject are in the last one. Raises SourceError where two keys are stored as one text.
         """
+        if len(set(map(keys.storable, self.subjects))) < len(self.subjects):
+            alike = Counter(map(keys.storable, self.subjects)).most_common(1)[0][0]
+            raise SourceError(f"two of the source's keys read the same as text, {alike!r}; rename one")
         after: Any = None
         rows = subjects = 0
         for position, subject in enumerate(self.subjects, 1):

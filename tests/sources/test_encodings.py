@@ -387,3 +387,10 @@ def test_one_array_with_a_null_is_found_among_arrays_as_sent() -> None:
     good, with_null = (struct.pack(">5i", 1, null, 700, 1, 1) + entry for null in (0, 1))
     decoded = Encoding("array", sent("_float4")).decode_many([good, with_null, good])
     assert decoded.faults == {1: Fault(Reason.UNDECODABLE, "NULL among the values")}
+
+
+def test_one_long_text_named_many_times_is_no_feature() -> None:
+    text = "1" * 100_000
+    encoding = parse_encoding("pickle", allow_pickle=True)
+    decoded = encoding.decode_many([pickle.dumps([text] * 10_000)])
+    assert decoded.faults[0].reason == Reason.UNDECODABLE

@@ -21,6 +21,7 @@ from pfstore.config import SourceConfig
 from pfstore.errors import ConfigError, SourceError
 from pfstore.sources import open_source
 from pfstore.sources.base import FeatureSource, Reason, SourceBatch
+from pfstore.sources.encodings import parse_encoding
 from pfstore.sources.files import FileSource
 
 D = 4
@@ -279,3 +280,25 @@ def test_the_configuration_chooses_the_source(tmp_path: Path) -> None:
             assert source.sample().dimension == D
     with open_source(SourceConfig(path=tmp_path / "x.npy", extractor="e"), "legacy", Path("/")) as source:
         assert Counter(one.features.subject_ids[0] for one in read(source)) == {"x": 1}
+
+
+def test_two_keys_that_are_stored_as_one_text_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", features=values(3), subject=np.array(["\0n", "%00n", "other"]))
+    with pytest.raises(SourceError, match="two of the source's keys read the same as text, '%00n'"):
+        list(opened(tmp_path / "x.npz").shards(1))
+
+
+@pytest.mark.parametrize("header", [b"{'descr': '<f4', ", b"((" * 5000, b"{'descr': [], 'shape': (1,)}", b"\xff" * 16])
+def test_a_header_that_is_no_header_is_damage(tmp_path: Path, header: bytes) -> None:
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(SourceError, match="damaged, not npy") as refused:
+        read(opened(tmp_path / "x.npy"))
+    assert len(str(refused.value)) < 500
+    decoded = parse_encoding("npy").decode_many([content])
+    assert decoded.faults[0].detail == "not an .npy file"
+
+
+def test_nobody_s_folder_is_said_by_name() -> None:
+    with pytest.raises(ConfigError, match="sources.legacy: "):
+        open_source(SourceConfig(path=Path("~no such user/x.npz"), extractor="e"), "legacy", Path())

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import math
-import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 
 from pfstore.features import Floats
+from pfstore.sources.arrays import npy_header
 from pfstore.sources.base import Reason
 from pfstore.sources.encodings.values import MAX_VALUES, Undecodable, as_bytes, check_shape, to_float32
 
@@ -63,12 +62,8 @@ class Protobuf:
 
 def _npy_header(stream: io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
     try:
-        version = npy.read_magic(stream)
-        # Version 3 differs from 2 in the names of fields alone, which no array of numbers has.
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read(stream)
-    # numpy parses the header as Python's literals, with all the errors that these can have.
-    except (ValueError, SyntaxError, tokenize.TokenError, OverflowError):
+        shape, _, dtype = npy_header(stream)
+    except ValueError:
         raise Undecodable("not an .npy file") from None
     return shape, dtype
 

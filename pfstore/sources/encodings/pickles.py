@@ -11,6 +11,8 @@ from pfstore.sources import pickled
 from pfstore.sources.base import Reason
 from pfstore.sources.encodings.values import Undecodable, as_bytes, check_present, check_shape, numbers
 
+_LONGEST_NUMBER = 64
+
 
 class Pickle:
     """A pickled numpy array of shape [D] or [1, D], or a list of numbers; everything else is refused."""
@@ -45,4 +47,7 @@ def vector(value: Any) -> Floats:
     # A list may hold another that holds it, or so many that no machine could look at them all.
     if not {*map(type, value)} <= {int, float, bool, str}:
         raise Undecodable("not all values are numbers: a pickle of something else than numbers")
+    # One long text may be named many times.
+    if any(isinstance(one, str) and len(one) > _LONGEST_NUMBER for one in value):
+        raise Undecodable(f"a text of more than {_LONGEST_NUMBER} characters among the values")
     return numbers(value)

@@ -20,6 +20,7 @@ from pfstore.sources.encodings.pickles import vector
 
 _MOST_GROWTH = 8
 _FREE_BYTES = 2**20
+_ROW_BYTES = 64  # that a row takes whatever is in it
 
 
 def labelled(extractor: str | None, name: str, path: Path) -> str:
@@ -69,14 +70,24 @@ def vectors(values: Iterable[Any], size: int) -> list[Floats | Fault]:
     found: list[Floats | Fault] = []
     room = _MOST_GROWTH * size + _FREE_BYTES
     for value in values:
-        room -= 4 * _length(value)
+        room -= max(_ROW_BYTES, 4 * _length(value))
         if room < 0:
-            raise pickled.Refused(f"has {size:,} bytes and claims to hold more than {_MOST_GROWTH} times as many")
+            raise _grown(size)
         try:
             found.append(vector(value))
         except Undecodable as error:
             found.append(Fault(error.reason, error.detail))
     return found
+
+
+def check_texts(values: Iterable[Any], size: int) -> None:
+    """Raise pickled.Refused where text takes much more memory than its pickle. size: of the pickle, in bytes."""
+    if sum(len(value) for value in values if isinstance(value, str | bytes)) > _MOST_GROWTH * size + _FREE_BYTES:
+        raise _grown(size)
+
+
+def _grown(size: int) -> pickled.Refused:
+    return pickled.Refused(f"has {size:,} bytes and claims to hold more than {_MOST_GROWTH} times as many")
 
 
 def _length(value: Any) -> int:

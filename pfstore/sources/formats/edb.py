@@ -109,17 +109,17 @@ def _read_manifest(path: Path) -> _Manifest:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
             yield from enumerate(file, 1)
     except FileNotFoundError:
         raise SourceError(f"{path}: no such file") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise SourceError(f"{path}: cannot be read: {first_line(error)}") from None
 
 
 def _whole(text: str) -> int:
     value = int(text)
-    if abs(value) > _MOST:
+    if abs(value) >= _MOST:
         raise ValueError
     return value
 

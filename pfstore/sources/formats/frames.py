@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from pfstore.errors import SourceError
 from pfstore.features import Floats
 from pfstore.sources import pickled
+from pfstore.sources.arrays import first_line
 from pfstore.sources.assembly import Chunk, Fault
 from pfstore.sources.base import Reason
 from pfstore.sources.formats.common import labelled, pattern, subject_in, vectors
@@ -36,10 +38,11 @@ class FramesSource(KeyedSource):
 
     The column `feature` holds [D] numbers for each row. A medium is a file, by its path below the folder without
     suffix; a subject is the first group that subject_pattern finds in that path, or its first part: the folder in the
-    folder. No pickle is run; a file that is no such frame is one rejected row. count is estimated from the size of
-    the files, as otherwise all would have to be read.
+    folder. Links to folders are not followed. No pickle is run; a file that is no such frame is one rejected row.
+    count is estimated from the size of the files, as otherwise all would have to be read.
 
-    Raises ConfigError where nothing tells the extractor, SourceError where there is no such file.
+    Raises ConfigError where nothing tells the extractor, SourceError where there is no such file or a folder cannot be
+    read.
     """
 
     def __init__(
@@ -104,16 +107,29 @@ class FramesSource(KeyedSource):
 
 def _found(folder: Path) -> list[_File]:
     """Return the pickles in a folder and all folders in it, in the order of their media."""
-    if not folder.is_dir():
-        raise SourceError(f"{folder}: no such folder; a folder of pickled frames is expected")
+    try:
+        paths = [path for path in _below(folder) if path.suffix in _SUFFIXES and (path.is_file() or not path.exists())]
+    except (FileNotFoundError, NotADirectoryError):
+        raise SourceError(f"{folder}: no such folder; a folder of pickled frames is expected") from None
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{folder}: cannot be read: {first_line(error)}") from None
     files = []
-    for path in folder.rglob("*"):
-        if path.suffix in _SUFFIXES and path.is_file():
-            below = path.relative_to(folder).as_posix()
-            files.append(_File(below.removesuffix(path.suffix), below, path))
+    for path in paths:
+        below = path.relative_to(folder).as_posix()
+        files.append(_File(below.removesuffix(path.suffix), below, path))
     if not files:
         raise SourceError(f"{folder}: holds no {' or '.join(f'*{suffix}' for suffix in _SUFFIXES)}, at any depth")
     return sorted(files)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield all files below a folder. Raises OSError where one of its folders cannot be read."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for parent, _, names in os.walk(folder, onerror=fail):
+        yield from (Path(parent, name) for name in names)
 
 
 def _chunks(subject: str | None, file: _File) -> Iterator[Chunk]:
@@ -147,3 +163,5 @@ def _size(file: _File) -> int:
         return file.path.stat().st_size
     except FileNotFoundError:
         raise SourceError(f"{file.path}: no such file") from None
+    except OSError as error:
+        raise SourceError(f"{file.path}: cannot be read: {first_line(error)}") from None

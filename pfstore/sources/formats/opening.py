@@ -42,7 +42,7 @@ def open_files(config: SourceConfig, name: str) -> FeatureSource:
     Raises ConfigError where a key is missing or not for this format, SourceError where the files are not such.
     """
     assert config.path is not None
-    kind = config.format or format_of(config.path)
+    kind = config.format or format_of(config.path, name)
     found = _FORMATS[kind]
     given = {key: getattr(config, key) for key in ("index", "subjects", "subject_pattern") if getattr(config, key)}
     if config.feature is not None:
@@ -59,8 +59,13 @@ def open_files(config: SourceConfig, name: str) -> FeatureSource:
     return source
 
 
-def format_of(path: Path) -> FileFormat:
-    """Return the format that a path's name and content tell; HDF5 where nothing else does."""
+def format_of(path: Path, name: str) -> FileFormat:
+    """Return the format that a path's name and content tell; HDF5 where nothing else does.
+
+    Raises ConfigError for a pickle, as several formats are such.
+    """
+    if path.suffix in (".pkl", ".pickle"):
+        raise ConfigError(f'sources.{name}: {path} does not say whose it is; set format = "deepface" or "encodings"')
     if path.suffix in _SUFFIXES:
         return _SUFFIXES[path.suffix]
     return "npy" if path.is_dir() and any(path.glob("*.npy")) else "hdf5"

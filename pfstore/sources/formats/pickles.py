@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from pfstore.errors import ConfigError, SourceError
 from pfstore.sources import keys, pickled
 from pfstore.sources.assembly import Fault
-from pfstore.sources.formats.common import labelled, pattern, subject_in, vectors
+from pfstore.sources.formats.common import check_texts, labelled, pattern, subject_in, vectors
 from pfstore.sources.formats.rows import NOBODY, RowSource, Values
 from pfstore.sources.keyed import SLICE_VALUES
 
@@ -34,10 +35,8 @@ class _DocumentSource(RowSource):
     """A source of all rows of a pickled document, which is in memory as long as the source is."""
 
     def __init__(self, path: Path, document: _Document, extractor: str, dimension: int | None) -> None:
-        try:
+        with _saying(path):
             self._features = vectors(document.features, path.stat().st_size)
-        except pickled.Refused as refused:
-            raise SourceError(f"{path}: the pickle {refused}") from None
         longest = max((len(one) for one in self._features if not isinstance(one, Fault)), default=1)
         super().__init__(
             extractor,
@@ -100,8 +99,15 @@ class EncodingsSource(_DocumentSource):
 
 
 def _read(path: Path) -> Any:
-    try:
+    with _saying(path):
         return pickled.read(path)
+
+
+@contextmanager
+def _saying(path: Path) -> Iterator[None]:
+    """Say of which file it is that a pickle cannot be read."""
+    try:
+        yield
     except pickled.Unreadable as error:
         raise SourceError(f"{path}: the pickle {error}") from None
 
@@ -112,6 +118,8 @@ def _deepface(path: Path, expression: re.Pattern[str] | None) -> _Document:
         raise SourceError(f"{path}: the pickle is a {type(records).__name__}, not DeepFace's list of dicts")
     pairs = [_identity_and_embedding(record, f"{path}: record {i}") for i, record in enumerate(records)]
     media = [identity for identity, _ in pairs]
+    with _saying(path):
+        check_texts(media, path.stat().st_size)
     subjects = [subject_in(identity, expression) if expression else _folder(identity) for identity in media]
     return _Document(subjects, media, [embedding for _, embedding in pairs])
 
@@ -149,11 +157,14 @@ def _encodings(path: Path) -> _Document:
     encodings, names = (_sequence(found[key], f"{path}: {key!r}") for key in ("encodings", "names"))
     if len(encodings) != len(names):
         raise SourceError(f"{path}: {len(encodings):,} encodings for {len(names):,} names")
+    with _saying(path):
+        check_texts(names, path.stat().st_size)
     return _Document([_name(one) for one in names], None, encodings)
 
 
 def _sequence(found: Any, where: str) -> Sequence[Any]:
-    if isinstance(found, np.ndarray) and found.ndim > 0:
+    # What has no values could be any number of them.
+    if isinstance(found, np.ndarray) and found.ndim > 0 and len(found) <= found.size:
         return found.tolist() if found.ndim == 1 else list(found)
     if not isinstance(found, list | tuple):
         raise SourceError(f"{where} is a {type(found).__name__}, not a list")

@@ -7,6 +7,7 @@ pandas or of anyone else is ever called because a pickle says so.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ __all__ = ["MOST_BYTES", "Damaged", "Frame", "Refused", "Unreadable", "load", "r
 
 MOST_BYTES = 2**30
 """Bytes of the largest pickle that is read: the objects in it take several times as much memory."""
+
+_LONGEST_NAME = 200
 
 
 def load(data: bytes) -> Any:
@@ -47,14 +50,15 @@ def read(path: Path) -> Any:
         data = path.read_bytes()
     except FileNotFoundError:
         raise SourceError(f"{path}: no such file") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise SourceError(f"{path}: cannot be read: {first_line(error)}") from None
     return load(data)
 
 
+@lru_cache(1024)  # a pickle may ask for one name again and again
 def _find(module: str, name: str) -> Name:
     make = arrays.NAMES.get((module, name)) or frames.find(module, name)
     text = f"{module}.{name}"
-    if make is None:
+    if make is None or len(text) > _LONGEST_NAME:
         raise Refused(f"asks for {text!r:.100}")
     return Name(text, make)

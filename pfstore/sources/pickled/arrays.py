@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pfstore.sources.pickled.standins import Damaged, Refused, Standin, not_made
+from pfstore.sources.pickled.standins import Damaged, Refused, Standin, not_made, shown
 
 _KINDS = re.compile(r"f[248]|[iu][1248]|b1|[US]\d{1,9}|O\d?")
 _DATES = re.compile(r"[mM]8")
@@ -24,7 +25,7 @@ class Dtype(Standin):
     def __init__(self, name: Any = None, *_: object) -> None:
         name = name.decode("latin1") if isinstance(name, bytes) else name
         if not isinstance(name, str) or not (_KINDS.fullmatch(name) or _DATES.fullmatch(name)):
-            raise Refused(f"holds an array of something else than numbers, text and objects ({name!r:.20})")
+            raise Refused(f"holds an array of something else than numbers, text and objects ({shown(name)})")
         name = "O" if name[0] == "O" else name
         self.dtype: np.dtype[Any] = np.dtype("i8" if _DATES.fullmatch(name) else name)
 
@@ -61,6 +62,8 @@ def _array(shape: Any, dtype: Any, order: Any, data: Any) -> NDArray[Any]:
         flat, order = _objects(data), "C"  # also those of Fortran's order are listed so
     else:
         flat = np.frombuffer(_content(data), dtype.dtype)
+    if flat.dtype.kind == "U" and (flat.view(np.dtype("u4").newbyteorder(flat.dtype.byteorder)) > sys.maxunicode).any():
+        raise Damaged("holds damaged text")
     if flat.size != math.prod(shape):
         raise Damaged(f"holds an array with {flat.size:,} values for the shape {shape!s:.60}")
     return flat.reshape(shape, order=order)
@@ -76,7 +79,11 @@ def _objects(values: Any) -> NDArray[Any]:
 
 
 def _is_shape(shape: Any) -> bool:
-    return len(shape) <= 64 and all(isinstance(one, int) and 0 <= one < 2**48 for one in shape)
+    return (
+        isinstance(shape, tuple)
+        and len(shape) <= 64
+        and all(isinstance(one, int) and 0 <= one < 2**48 for one in shape)
+    )
 
 
 def _content(data: Any) -> bytes:
@@ -97,7 +104,7 @@ def _scalar(dtype: Any, data: Any) -> Any:
 def _to_bytes(text: Any, encoding: Any = "latin1") -> bytes:
     # How protocols before 3 write bytes: _codecs.encode(text, "latin1").
     if encoding not in ("latin1", "latin-1"):
-        raise Refused(f"encodes text as {encoding!r:.20}")
+        raise Refused(f"encodes text as {shown(encoding)}")
     return _content(text)
 
 

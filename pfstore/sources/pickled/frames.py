@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,11 @@ class Block(Standin):
     values: Any
     places: Any
 
+    @property
+    def columns(self) -> int:
+        """How many columns these are."""
+        return len(self.places) if isinstance(self.places, np.ndarray) else len(_range(self.places))
+
     def column(self, place: int) -> Any:
         """Return the values of a column of the frame, None where they are not in this block."""
         places = self.places.tolist() if isinstance(self.places, np.ndarray) else _range(self.places)
@@ -35,15 +40,26 @@ class Block(Standin):
 
 @dataclass(frozen=True)
 class Manager(Standin):
-    """Stands in for pandas' BlockManager: the blocks, and the labels of columns and rows."""
+    """Stands in for pandas' BlockManager: the blocks, or dicts of their members, and the labels of columns and rows."""
 
-    blocks: Sequence[Block] = ()
+    blocks: Sequence[Block | Mapping[str, Any]] = ()
     axes: Sequence[Any] = ()
 
     def build(self, state: Any, /) -> Manager:
         """Return the manager of a state as pandas before 1.3 wrote it."""
         state = state[3]["0.14.1"]
-        return Manager([Block(one["values"], one["mgr_locs"]) for one in state["blocks"]], state["axes"])
+        return Manager(state["blocks"], state["axes"])
+
+    def column(self, place: int, columns: int) -> Any:
+        """Return the values of the column of this number, of so many. Raises Damaged where no block has them."""
+        for one in self.blocks:
+            block = one if isinstance(one, Block) else Block(one["values"], one["mgr_locs"])
+            columns -= block.columns
+            if columns < 0:  # one block may be there any number of times
+                break
+            if (found := block.column(place)) is not None:
+                return found
+        raise Damaged("holds a damaged frame")
 
 
 @dataclass(frozen=True)
@@ -65,8 +81,7 @@ class Frame(Standin):
             shown = ", ".join(repr(one) for one in labels[:8] if one is not None)
             raise Refused(f"has no column {label!r}; it has {shown or 'none'}"[:200])
         with _whole():
-            found = (block.column(labels.index(label)) for block in self.manager.blocks)
-            return _values(next(one for one in found if one is not None))
+            return _values(self.manager.column(labels.index(label), len(labels)))
 
     def build(self, state: Any, /) -> Frame:
         """Return the frame of a state; before 1.1 pandas called the manager _data."""
@@ -97,7 +112,7 @@ class Text(Standin):
 
     def build(self, state: Any, /) -> Any:
         """Return the text as it lies in the state, whichever pandas wrote it."""
-        members = list(state.values()) if isinstance(state, dict) else state
+        members = islice(state.values() if isinstance(state, dict) else state, _MOST_MEMBERS)
         return next((one for one in members if isinstance(one, np.ndarray | ArrowText)), Opaque())
 
 
@@ -134,6 +149,8 @@ class Partial(Standin):
 
 
 def _index(_: Any, state: Any) -> Any:
+    if not isinstance(state, dict):
+        raise Damaged("holds damaged labels")
     if "data" in state:
         return state["data"]
     if "stop" in state:
@@ -146,6 +163,9 @@ def _block(values: Any, places: Any, *_: object) -> Block:
 
 
 def _slice(*arguments: Any) -> slice:
+    # Python frees one inside of another by recursion, without an end to it.
+    if not all(one is None or isinstance(one, int) for one in arguments):
+        raise Damaged("holds a damaged slice")
     return slice(*arguments)
 
 
@@ -154,9 +174,10 @@ def _dict() -> dict[Any, Any]:
 
 
 def _arrow(state: Any) -> Any:
-    kind, count, _, first, buffers, *_ = state
+    kind, count, _, first, buffers = state[:5]
     widths = {"string": 4, "large_string": 8}
-    if kind not in widths or first != 0 or len(buffers) != 3 or buffers[0] is not None:
+    # The hash of tuples in tuples may take any time.
+    if not isinstance(kind, str) or kind not in widths or first != 0 or len(buffers) != 3 or buffers[0] is not None:
         return Opaque()
     return ArrowText(count, widths[kind], buffers[1], buffers[2])
 
@@ -180,6 +201,7 @@ def _values(found: Any) -> list[Any]:
 
 
 _MOST_LABELS = 2**20
+_MOST_MEMBERS = 8
 
 _INDICES = """
     Index RangeIndex MultiIndex DatetimeIndex TimedeltaIndex PeriodIndex IntervalIndex CategoricalIndex

@@ -17,14 +17,16 @@ from pfstore.sources.pickled.standins import Damaged, Name, Refused, Standin, Un
 
 _FLOATS = re.compile(rb"(?:G.{8}){8,}", re.DOTALL)
 _FLOAT = np.dtype([("instruction", "u1"), ("value", ">f8")])
-_STRING = re.compile(
-    rb"""(['"])(?:[^\\]|\\(?:[\\'"abfnrtv]|x[0-9a-fA-F]{2}|[0-3]?[0-7]{1,2}))*\1""",
-    re.DOTALL,
-)
+_BAD_ESCAPE = re.compile(rb"""\\(?!['"abfnrtv]|x[0-9a-fA-F]{2}|[0-3][0-7]{2}|[0-7]{1,2}(?![0-7]))""")
 _U1, _U2, _U4, _U8, _I4, _F8 = map(struct.Struct, ("<B", "<H", "<I", "<Q", "<i", ">d"))
 
 _FREE = 2**17
 """Lists that even the smallest pickle may hold."""
+
+_MOST_ARGUMENTS = 32
+
+_LAST_PLACE = 2**32 - 1
+"""The last place of the memo that all protocols can name: of larger numbers the hashes could all collide."""
 
 _WIDEST_KEY = 60  # bits: more, and whole numbers could be chosen whose hashes all collide
 
@@ -32,8 +34,8 @@ _WIDEST_KEY = 60  # bits: more, and whole numbers could be chosen whose hashes a
 class Machine:
     """Reads one pickle. find: gives what stands in for a module and a name, or raises Refused.
 
-    Memory stays within a few dozen times the pickle's size: lists and the like may be about a quarter as many as
-    bytes, and what stand-ins make of the same bytes again and again is counted.
+    Memory stays within a few dozen times the pickle's size, and time with it: lists and the like may be about a
+    quarter as many as bytes, and what stand-ins look at and make of the same values again and again is counted.
     """
 
     def __init__(self, data: bytes, find: Callable[[str, str], Name]) -> None:
@@ -106,13 +108,13 @@ class Machine:
         self._stack.append(value)
 
     def _push_made(self, value: Any) -> None:
-        if isinstance(value, np.ndarray):
-            self._made += value.nbytes
-        elif isinstance(value, bytes | str):
-            self._made += len(value)
+        self._count(value.nbytes if isinstance(value, np.ndarray) else _length(value))
+        self._stack.append(value)
+
+    def _count(self, size: int) -> None:
+        self._made += size
         if self._made > 16 * (len(self._data) + _FREE):
             raise Refused("makes the same values over and over")
-        self._stack.append(value)
 
     def _pop_to_mark(self) -> list[Any]:
         mark = self._marks.pop()
@@ -127,7 +129,15 @@ class Machine:
         del self._stack[-count:]
         return values
 
+    def _discard(self) -> None:
+        if self._marks and self._marks[-1] == len(self._stack):
+            self._marks.pop()
+        else:
+            self._pop(1)
+
     def _put(self, place: int) -> None:
+        if not 0 <= place <= _LAST_PLACE:
+            raise IndexError
         value = self._stack[-1]
         self._memo[place] = value
         if len(self._memo) > self._most:
@@ -151,9 +161,12 @@ class Machine:
 
     def _string(self) -> None:
         line = self._line()
-        if not _STRING.fullmatch(line):
+        quote, text = line[:1], line[1:-1]
+        if len(line) < 2 or quote not in (b"'", b'"') or line[-1:] != quote:
             raise ValueError
-        self._push(line[1:-1].decode("unicode_escape"))
+        if _BAD_ESCAPE.search(text.replace(rb"\\", b"--")):
+            raise ValueError
+        self._push(text.decode("unicode_escape"))
 
     def _name(self) -> None:
         module, name = self._pop(2)
@@ -180,17 +193,28 @@ class Machine:
         name, arguments = self._pop(2)
         if not isinstance(name, Name) or not isinstance(arguments, tuple):
             raise Refused(f"calls a {type(name).__name__}")
+        if len(arguments) > _MOST_ARGUMENTS:
+            raise Refused(f"calls {name.text} with {len(arguments):,} values")
+        self._count(sum(map(_length, arguments)))
         self._push_made(name.make(*arguments))
 
     def _build(self) -> None:
         target, state = self._pop(2)
         if not isinstance(target, Standin):
             raise Refused(f"sets the state of a {type(target).__name__}")
+        self._count(_length(state))
         built = target.build(state)
         for place in self._unfinished.pop(id(target), ()):
             if self._memo.get(place) is target:
                 self._memo[place] = built
         self._push_made(built)
+
+
+_SIZED = frozenset({bytes, str, list, tuple, dict})
+
+
+def _length(value: Any) -> int:
+    return len(value) if type(value) in _SIZED else 0
 
 
 def _dict(values: list[Any]) -> dict[Any, Any]:
@@ -223,7 +247,6 @@ _STEPS: dict[int, Callable[[Machine], Any]] = {
     ord("M"): lambda m: m._push(m._number(_U2)),
     ord("J"): lambda m: m._push(m._number(_I4)),
     0x8A: lambda m: m._push(_to_int(m._bytes(_U1))),
-    0x8B: lambda m: m._push(_to_int(m._bytes(_I4))),
     ord("F"): lambda m: m._push(float(m._line())),
     ord("G"): Machine._floats,
     # Python 2 wrote bytes as text, and text as numpy's bytes: both are those of latin1.
@@ -252,7 +275,7 @@ _STEPS: dict[int, Callable[[Machine], Any]] = {
     ord("s"): lambda m: m._set(m._pop(2)),
     ord("u"): lambda m: m._set(m._pop_to_mark()),
     ord("("): lambda m: m._marks.append(len(m._stack)),
-    ord("0"): lambda m: m._pop(1),
+    ord("0"): Machine._discard,
     ord("1"): Machine._pop_to_mark,
     ord("2"): lambda m: m._push(m._stack[-1]),
     ord("p"): lambda m: m._put(int(m._line())),
@@ -275,5 +298,6 @@ _NOT_DONE = {
     **dict.fromkeys(b"io", "an instance of a class of Python 2"),
     **dict.fromkeys(b"\x8f\x90\x91", "a set"),
     **dict.fromkeys(b"\x97\x98", "a buffer outside of it"),
+    0x8B: "a whole number of more than 255 bytes",
     0x92: "an object made with keywords",
 }

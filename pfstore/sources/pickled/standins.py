@@ -50,6 +50,11 @@ class Opaque(Standin):
         return self
 
 
+def shown(value: object) -> str:
+    """Return a value of a pickle for a message: text in quotes, of anything else the type, as it may be of any size."""
+    return f"{value!r:.20}" if isinstance(value, str) else type(value).__name__
+
+
 def not_made(*_: object) -> Any:
     """Refuse to make what may only be named."""
     raise Refused("makes something that it may only name")

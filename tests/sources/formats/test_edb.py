@@ -58,6 +58,7 @@ def test_an_edb_of_empty_templates_alone_is_read(tmp_path: Path) -> None:
         ("x 18 55", "size 18, offset 55: not within the file's 72 bytes"),
         ("x 18 4000000000000000000", "size 18, offset 4000000000000000000: not within the file's 72 bytes"),
         ("x 18 -1", "size 18, offset -1: not within"),
+        (f"x {2**62 - 1} {2**62 - 1}", "offset 4611686018427387903: not within"),
         ("x -18 36", "size -18, offset 36: not within"),
         ("x 17 36", "15 bytes are no multiple of 4"),
         ("x 1 36", "1 bytes, shorter than its offset of 2"),
@@ -81,7 +82,9 @@ def test_of_two_templates_in_one_place_none_is_taken(tmp_path: Path) -> None:
     assert list(by_medium(batches)) == [("a", ""), ("d", "")]
 
 
-@pytest.mark.parametrize("line", ["x 18", "x 18 0 0", "x 18 zero", "x 1.5 0", f"x 18 {10**30}", "18 0"])
+@pytest.mark.parametrize(
+    "line", ["x 18", "x 18 0 0", "x 18 zero", "x 1.5 0", f"x 18 {10**30}", f"x 18 {2**62}", "18 0"]
+)
 def test_another_line_is_an_error_with_its_number(tmp_path: Path, line: str) -> None:
     with pytest.raises(SourceError, match=r'manifest:2: ".*|manifest:2: .* is not of the form "id size offset"'):
         opened(written(tmp_path, f"a 18 0\n{line}\n"))
@@ -97,8 +100,14 @@ def test_the_manifest_is_looked_for_beside_the_edb(tmp_path: Path) -> None:
         opened(path, index=tmp_path / "another")
     with pytest.raises(SourceError, match="no such file"):
         opened(tmp_path / "none", index=tmp_path / "other")
+    with pytest.raises(SourceError, match="cannot be read"):
+        opened(path, index=tmp_path / "x\0")
     with pytest.raises(ConfigError, match="set extractor"):
         EdbSource(path, encoding=parse_encoding("float32-le"), extractor=None, name="legacy")
+
+
+def test_a_mark_of_the_encoding_is_no_part_of_an_id(tmp_path: Path) -> None:
+    assert opened(written(tmp_path, "\ufeffa 18 0\n")).subjects == ["a"]
 
 
 def test_a_large_file_is_never_read_whole(tmp_path: Path) -> None:

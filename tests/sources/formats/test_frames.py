@@ -139,6 +139,43 @@ def test_one_value_many_times_is_not_unpacked(tmp_path: Path) -> None:
     assert one.detail.startswith("the pickle has 248,")
 
 
+def test_links_to_files_are_read_and_links_to_folders_are_not(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere", "b.pkl")
+    (tmp_path / "frames/G1").mkdir(parents=True)
+    (tmp_path / "frames/G1/a.pkl").symlink_to(tmp_path / "elsewhere/b.pkl")
+    (tmp_path / "frames/G2").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "frames/G3").symlink_to(tmp_path / "frames")
+    assert by_medium(read(opened(tmp_path / "frames"))) == {("G1", "G1/a"): ROWS}
+
+
+def test_a_link_to_nothing_is_an_error(tmp_path: Path) -> None:
+    put(tmp_path, "G1/a.pkl")
+    for name, target in (("b.pkl", tmp_path / "none"), ("c.pkl", tmp_path / "G1/c.pkl")):
+        (tmp_path / "G1" / name).symlink_to(target)
+        with pytest.raises(SourceError, match=rf"{name}: (no such file|cannot be read)"):
+            read(opened(tmp_path))
+        (tmp_path / "G1" / name).unlink()
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    put(tmp_path, "G1/a.pkl")
+    folder = os.open(tmp_path / "G1", os.O_RDONLY)
+    for _ in range(20):  # to a path that is longer than any may be
+        os.mkdir("x" * 250, dir_fd=folder)
+        inner = os.open("x" * 250, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    with pytest.raises(SourceError, match="cannot be read: .* too long"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x\0"])
+def test_a_path_that_cannot_be_is_an_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SourceError, match="cannot be read"):
+        opened(tmp_path / name)
+
+
 def test_folders_without_frames_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"holds no \*\.pkl or \*\.pickle, at any depth"):
         opened(tmp_path)

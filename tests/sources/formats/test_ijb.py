@@ -116,6 +116,8 @@ def test_a_csv_that_does_not_fit_is_an_error_in_one_line(tmp_path: Path, csv: st
         opened(written(tmp_path), subjects=tmp_path / "s.csv")
     with pytest.raises(SourceError, match="no such file"):
         opened(written(tmp_path), subjects=tmp_path / "t.csv")
+    with pytest.raises(SourceError, match="not a text"):
+        opened(written(tmp_path), subjects=tmp_path / "t\0")
 
 
 def test_a_benchmark_of_the_size_of_ijb_c_opens_at_once(tmp_path: Path) -> None:

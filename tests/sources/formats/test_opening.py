@@ -133,6 +133,7 @@ def test_a_format_is_as_good_as_a_preset(tmp_path: Path) -> None:
         ({"path": "x.npz", "extractor": "e", "index": "y"}, "files of the format npz take no index"),
         ({"path": "x.npy", "format": "ijb", "extractor": "e", "subject_pattern": "(x)"}, "take no subject_pattern"),
         ({"path": "edb", "format": "edb", "extractor": "e"}, "say how a template is written"),
+        ({"path": "x.pkl", "extractor": "e"}, 'set format = "deepface" or "encodings"'),
         ({"path": "edb", "preset": "immich"}, "is of a database; give its url"),
         ({"path": "edb", "preset": "imich"}, "did you mean immich"),
         ({"path": "edb", "preset": "frte", "feature": {"encoding": "pickle"}, "extractor": "e"}, "pickle is off"),

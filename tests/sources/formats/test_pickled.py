@@ -11,6 +11,7 @@ import pickle
 import random
 import struct
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,15 @@ def same(found: Any, expected: Any) -> bool:
 @settings(max_examples=300, deadline=None)
 def test_plain_values_are_as_pickle_reads_them(value: Any, protocol: int) -> None:
     assert same(pickled.load(pickle.dumps(value, protocol)), value)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_tuple_may_hold_a_list_that_holds_it(protocol: int) -> None:
+    for count in range(5):
+        inner: list[Any] = []
+        outer = (inner, *range(count))
+        inner.append(outer)
+        assert same(pickled.load(pickle.dumps([1, outer, 2], protocol)), [1, outer, 2])
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -234,6 +244,9 @@ REFUSED = [
     (b"\x80\x05\x97.", "a buffer outside"),
     (b"}]]s.", "a key of type list"),
     (b"}\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x01Ns.", "a key of type int"),
+    (b"\x8b\x02\x00\x00\x00\x00\x01.", "a whole number of more than 255 bytes"),
+    (b"cpandas\nNA\n(" + b"N" * 33 + b"tR.", "calls pandas.NA with 33 values"),
+    (b"cpandas." + b"x" * 200 + b"\nNA\n.", "asks for 'pandas.xxx"),
 ]
 
 
@@ -244,11 +257,29 @@ def test_what_is_not_done_is_refused_by_name(data: bytes, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"garbage", b"\x80\x04", b".", b"]e.", b"h\x00.", b"\x80\x04N", b"(1.", b"I1_x\n."]
-)
+    "data",
+    [
+        b"", b"garbage", b"\x80\x04", b".", b"]e.", b"h\x00.", b"\x80\x04N", b"(1.", b"I1_x\n.",
+        b"S'a\n.", b"S'\n.", b"Sa'\n.", b"S'a\"\n.", b"S'\\'\n.", b"S'\\q'\n.", b"S'\\400'\n.", b"S'\\x4'\n.",
+        b"Np-1\n.", b"Np4294967296\n.",
+    ],
+)  # fmt: skip
 def test_what_is_no_pickle_is_damaged(data: bytes) -> None:
     with pytest.raises(pickled.Damaged):
         pickled.load(data)
+
+
+def test_text_that_python_could_not_hold_is_damaged() -> None:
+    data = pickle.dumps(np.array(["ab"]))
+    assert pickled.load(data).tolist() == ["ab"]
+    with pytest.raises(pickled.Damaged, match="damaged text"):
+        pickled.load(data.replace(b"a\0\0\0", b"a\0\0\x7f"))
+
+
+def test_slices_within_slices_are_damaged() -> None:
+    # Enough of them, and Python's own memory for calls would be full when they are freed.
+    with pytest.raises(pickled.Damaged, match="a damaged slice"):
+        pickled.load(b"cbuiltins\nslice\nq\x00h\x00N\x85R\x85R.")
 
 
 @pytest.mark.parametrize("path", [*FRAMES, *DATA.glob("python2-*")], ids=lambda path: path.stem)
@@ -270,7 +301,7 @@ def test_damage_is_never_another_error(path: Path) -> None:
             pickled.load(whole[:cut])
 
 
-# Memory stays bounded.
+# Memory and time stay bounded.
 
 
 def u4(number: int) -> bytes:
@@ -281,6 +312,24 @@ def text(value: str) -> bytes:
     return b"X" + u4(len(value)) + value.encode()
 
 
+def doubled(empty: bytes, pair: bytes, times: int) -> bytes:
+    """Return what holds one thing twice, and that another twice, and so on."""
+    return empty + b"q\x10" + (b"0" + pair + b"q\x10") * times
+
+
+def array(shape: bytes, kind: str, values: bytes) -> bytes:
+    return (
+        b"cnumpy._core.multiarray\n_reconstruct\n)R(K\x01"
+        + shape
+        + b"cnumpy\ndtype\n"
+        + text(kind)
+        + b"\x85R\x89"
+        + values
+        + b"tb"
+    )
+
+
+LISTS = doubled(b"]", b"](h\x10h\x10e", 24)
 ENCODE = b"c_codecs\nencode\nq\x00" + text("x" * 2**16) + text("latin1") + b"\x86q\x01"
 OBJECTS = b"cnumpy._core.multiarray\n_reconstruct\nq\x00cnumpy\ndtype\n" + text("O8") + b"\x85Rq\x01](" + b"N" * 2**16
 OBJECTS += b"eq\x02"
@@ -294,6 +343,10 @@ BOMBS = {
     "memos": b"N" + b"\x94" * 2**20 + b".",
     "the same text over and over": ENCODE + b"h\x00h\x01R" * 2**12 + b".",
     "the same objects over and over": OBJECTS + b"h\x00)R(K\x01J\x00\x00\x01\x00\x85h\x01\x89h\x02tb" * 2**11 + b".",
+    "lists as a type": b"cnumpy\ndtype\n" + LISTS + b"\x85R.",
+    "lists as an encoding": b"c_codecs\nencode\n" + text("x") + LISTS + b"\x86R.",
+    "lists as a shape": array(b"}K\x02" + LISTS + b"s", "u1", b"C\x01a") + b".",
+    "long names": text("pandas." + "x" * 10**5) + b"q\x00" + text("NA") + b"q\x01" + b"h\x00h\x01\x93" * 10**4 + b".",
     "arrays in arrays": pickle.dumps(
         functools.reduce(lambda inner, _: np.array([None, inner], dtype=object), range(3), np.array([None]))
     ),
@@ -304,6 +357,51 @@ BOMBS = {
 def test_memory_is_not_taken_for_nothing(name: str) -> None:
     with at_most(64), pytest.raises(pickled.Unreadable):
         pickled.load(BOMBS[name])
+
+
+def test_the_blocks_of_a_frame_are_not_copied() -> None:
+    block = b"}" + text("values") + b"Ns" + text("mgr_locs") + b"Nsq\x02"
+    state = b"}" + text("blocks") + b"](" + b"h\x02" * 10**5 + b"es" + text("axes") + b"Nsq\x03"
+    state = block + state + b"(NNN}" + text("0.14.1") + b"h\x03stq\x05"
+    with at_most(32):
+        pickled.load(state + b"cpandas\nBlockManager\nq\x06" + b"h\x06)Rh\x05b" * 100 + b".")
+
+
+MANY = b"](" + b"N" * 300_000 + b"eq\x00"
+SLOW = {
+    "escapes": b"S'" + b"\\123" * 18 + b"x\n.",
+    "numbers with one hash": b"N" + b"".join(b"p%d\n" % (k * (2**61 - 1)) for k in range(1, 40_000)) + b".",
+    "labels": MANY + b"cpandas\n_new_Index\nNh\x00\x86" + b"R0cpandas\n_new_Index\nNh\x00\x86" * 2000 + b".",
+    "members": MANY + b"cpandas\nStringArray\nq\x01" + b"h\x01)Rh\x00b" * 3000 + b".",
+    "hashes": b"(" + doubled(b")", b"h\x10h\x10\x86", 31) + b"NNNNtq\x00cpyarrow.lib\n_restore_array\nh\x00\x85R.",
+    "text for one number": b"cnumpy.core.multiarray\nscalar\nq\x02cnumpy\ndtype\n"
+    + text("u1")
+    + b"\x85Rq\x01"
+    + text("x" * 2**20)
+    + b"q\x00"
+    + b"h\x02h\x01h\x00\x86R" * 10**5
+    + b".",
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_time_is_not_taken_for_nothing(name: str) -> None:
+    started = time.process_time()
+    with contextlib.suppress(pickled.Unreadable):
+        pickled.load(SLOW[name])
+    assert time.process_time() - started < 2, "a tenth of a second is usual"
+
+
+def test_a_block_that_is_there_many_times_is_looked_at_once() -> None:
+    places = array(b"J" + u4(120_000) + b"\x85", "i8", b"B" + u4(960_000) + b"\xff" * 960_000)
+    block = b"cpandas._libs.internals\n_unpickle_block\nN" + places + b"\x86Rq\x100"
+    labels = array(b"K\x01\x85", "O8", b"]" + text("feature") + b"a")
+    manager = block + b"cpandas\nBlockManager\n(" + b"h\x10" * 2000 + b"t]" + labels + b"a\x86R"
+    frame = pickled.load(b"cpandas\nDataFrame\n)R}" + text("_mgr") + manager + b"sb.")
+    started = time.process_time()
+    with pytest.raises(pickled.Damaged):
+        frame.column("feature")
+    assert time.process_time() - started < 1
 
 
 def test_a_large_number_for_the_memo_takes_no_memory() -> None:

@@ -157,6 +157,8 @@ def test_encodings_of_python_2_are_read() -> None:
         ({"encodings": [ROWS[0]], "names": []}, "1 encodings for 0 names"),
         ({"encodings": 5, "names": []}, "'encodings' is a int, not a list"),
         ({"encodings": np.array(5), "names": []}, "'encodings' is a ndarray, not a list"),
+        ({"encodings": np.empty((2, 0)), "names": ["a", "b"]}, "'encodings' is a ndarray, not a list"),
+        ({"encodings": [ROWS[0]], "names": [2**3000]}, "a whole number of more than 255 bytes"),
     ],
 )
 def test_another_dict_is_an_error_in_one_line(tmp_path: Path, document: Any, says: str) -> None:
@@ -167,6 +169,8 @@ def test_another_dict_is_an_error_in_one_line(tmp_path: Path, document: Any, say
 def test_missing_files_and_extractors_are_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file"):
         encodings(tmp_path / "x.pkl")
+    with pytest.raises(SourceError, match="cannot be read"):
+        encodings(tmp_path / "x\0")
     with pytest.raises(ConfigError, match="set extractor"):
         EncodingsSource(tmp_path / "x.pkl", extractor=None, name="legacy")
 
@@ -186,6 +190,23 @@ def test_no_document_is_run(tmp_path: Path, source: Any) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(SourceError, match="the pickle"):
         source(path)
+
+
+@pytest.mark.parametrize("pattern", [None, "(.*)/"])
+def test_one_text_many_times_is_not_unpacked(tmp_path: Path, pattern: str | None) -> None:
+    long = "a\0/" * 100_000
+    path = written(tmp_path, [(long, ROWS[0])] * 100 + [("x" * 100, ROWS[0])] * 100)
+    with at_most(16), pytest.raises(SourceError, match="claims to hold more than 8 times as many"):
+        deepface(path, pattern)
+    path = written(tmp_path, {"encodings": [None] * 100, "names": [long] * 100})
+    with at_most(16), pytest.raises(SourceError, match="claims to hold more than 8 times as many"):
+        encodings(path)
+
+
+def test_rows_of_nothing_are_not_unpacked(tmp_path: Path) -> None:
+    path = written(tmp_path, {"encodings": [None] * 10**5, "names": [None] * 10**5})
+    with at_most(16), pytest.raises(SourceError, match="claims to hold more than 8 times as many"):
+        encodings(path)
 
 
 @pytest.mark.parametrize("embedding", [[1] * 16_000, [None] * 16_000])
