@@ -45,7 +45,9 @@ class LegacyDatabase:
 
     def quote(self, name: str) -> str:
         """Return an identifier as the database's SQL has it, in quotation marks where they are needed."""
-        return self._engine.dialect.identifier_preparer.quote(name)
+        quoted = self._engine.dialect.identifier_preparer.quote(name)
+        # For these drivers SQLAlchemy doubles what would be the place of a parameter.
+        return quoted.replace("%%", "%") if self._engine.dialect.paramstyle in ("format", "pyformat") else quoted
 
     @contextmanager
     def snapshot(self) -> Iterator[sa.Connection]:

@@ -54,6 +54,10 @@ class Dialect:
         """Return how to select a key such that Python gets a value that compares the same when sent back."""
         return column.clause
 
+    def sight(self, column: LiveColumn) -> Column:
+        """Return how to select a value to be looked at: as a key is, but NULL where Python has no such value."""
+        return self.key(column)
+
     def order(self, column: LiveColumn) -> list[Column]:
         """Return by what to order such that equal keys are adjacent, and those with NULL.
 
@@ -186,6 +190,14 @@ class Postgres(Dialect):
         # Under a label of its own: ORDER BY the column's name would else mean this text.
         return sa.cast(column.clause, sa.Text).label(None)
 
+    def sight(self, column: LiveColumn) -> Column:
+        """Return how to select a value to be looked at; Python's times are neither infinite nor before Christ."""
+        if column.type_name not in self._TIMES:
+            return self.key(column)
+        first: Column = sa.literal_column("'0001-01-02'")
+        last: Column = sa.literal_column("'9999-12-30'")
+        return sa.case((column.clause.between(first, last), column.clause))
+
     def bytes_of(self, column: LiveColumn) -> Column:
         """Return the column compared by its bytes."""
         return sa.collate(sa.cast(column.clause, sa.Text), "C")
@@ -216,11 +228,11 @@ class Postgres(Dialect):
         """Return the bytes of a column's value, which the server knows without unpacking it."""
         if column.type_name in self._SIZED:
             return sa.func.octet_length(column.clause)
-        if column.type_name in ("json", "jsonb"):
-            return sa.func.octet_length(sa.cast(column.clause, sa.Text))
         if column.type_name in self._ARRAYS:
             return sa.func.cardinality(column.clause) * 8
-        return None
+        if column.type_name in self._KEYS | self._VECTORS:
+            return None
+        return sa.func.octet_length(sa.cast(column.clause, sa.Text))
 
 
 def dialect_of(dialect: sa.Dialect) -> Dialect:

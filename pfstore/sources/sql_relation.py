@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql.base import PGInspector
 
 from pfstore.config import SourceConfig, nearest
 from pfstore.sources.sql_database import LegacyDatabase
@@ -44,7 +45,11 @@ def key_of(connection: sa.Connection, schema: str | None, table: str) -> list[st
     with warnings.catch_warnings():
         # Legacy columns may be of types that SQLAlchemy does not know; pfstore takes none from it.
         warnings.simplefilter("ignore", sa.exc.SAWarning)
-        return list(sa.inspect(connection).get_pk_constraint(table, schema)["constrained_columns"])
+        inspector = sa.inspect(connection)
+        # Who may read a view on MariaDB or MySQL may not be shown how it is defined; it has no key anyway.
+        if table in inspector.get_view_names(schema):
+            return []
+        return list(inspector.get_pk_constraint(table, schema)["constrained_columns"])
 
 
 def column(relation: Relation, database: LegacyDatabase, use: str, name: str) -> LiveColumn:
@@ -105,7 +110,10 @@ def tables_of(connection: sa.Connection, schema: str | None = None) -> list[str]
 
 
 def _tables(inspector: sa.Inspector, schema: str | None) -> list[str]:
-    return [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]
+    names = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]
+    if isinstance(inspector, PGInspector):
+        names += [*inspector.get_materialized_view_names(schema), *inspector.get_foreign_table_names(schema)]
+    return names
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -210,15 +210,15 @@ def _extractor_column(config: SourceConfig) -> list[str]:
     return [config.extractor.column] if isinstance(config.extractor, ExtractorColumn) else []
 
 
-def bounded(feature: Column, size: Column | None) -> tuple[Column, Column]:
-    """Return the bytes of a value where they are more than any feature has, else NULL; and the value where not.
+def bounded(value: Column, size: Column | None, most: int = MAX_BYTES) -> tuple[Column, Column]:
+    """Return the bytes of a value where they are more than that, as no feature has, else NULL; and the value where not.
 
     A cell of gigabytes would otherwise be in memory before anyone could refuse it.
     """
     if size is None:
-        return sa.null(), feature
-    too_large = size > MAX_BYTES
-    return sa.case((too_large, size)), sa.case((too_large, sa.null()), else_=feature)
+        return sa.null(), value
+    too_large = size > most
+    return sa.case((too_large, size)), sa.case((too_large, sa.null()), else_=value)
 
 
 def _too_large(sizes: Sequence[Any]) -> dict[int, Fault]:

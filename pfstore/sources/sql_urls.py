@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -14,6 +15,9 @@ OWN_DRIVERS = frozenset(_DRIVERS.values())
 """The drivers that are taken where a URL names none."""
 
 _SECRETS = ("password", "passwd", "sslpassword")
+_WRITTEN_OUT = re.compile(
+    r"((?<=://)[^:/?@]*:)(?!\$\{\w+\}@)[^@]+(?=@)|([?&](?:password|passwd|sslpassword)=)(?!\$\{\w+\}(?:&|$))[^&]*"
+)
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -42,14 +46,8 @@ def secrets_of(url: sa.URL) -> list[str]:
 
 def shareable(url: str) -> str:
     """Return a URL as a configuration may hold it: with ${PASSWORD} where a password is written out."""
-    if "${" in url:
-        return url
-    found = sa.make_url(url)
-    mark = "PFSTORE-PASSWORD"
-    hidden = {name: mark for name in _SECRETS if name in found.query}
-    if found.password is not None:
-        found = found.set(password=mark)
-    return found.update_query_dict(hidden).render_as_string(hide_password=False).replace(mark, "${PASSWORD}")
+    # As text: of a URL with ${PORT} in it SQLAlchemy can make nothing.
+    return _WRITTEN_OUT.sub(r"\1\2${PASSWORD}", url)
 
 
 def of_argument(text: str) -> str:

@@ -155,6 +155,13 @@ def test_a_picture_is_drawn(run: Run, legacy: Path, suffix: str) -> None:
     assert Path(f"found.{suffix}").read_bytes().startswith(start)
 
 
+def test_a_name_is_no_formula_in_a_picture(run: Run, legacy: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with sqlite3.connect(legacy) as connection:
+        connection.execute(f'ALTER TABLE {synthetic.TABLE} RENAME TO "$\\frac{{$"')
+    assert run("source", "inspect", legacy, "--plot", "found.png").code == 0
+
+
 def test_a_narrow_terminal_and_a_pipe_get_the_same_toml(legacy: Path) -> None:
     narrow = process("source", "inspect", legacy, COLUMNS="30")
     wide = process("source", "inspect", legacy, COLUMNS="200")

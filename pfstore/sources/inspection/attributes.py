@@ -19,7 +19,7 @@ from pfstore.sources.inspection.walking import Table
 LONGEST_KEY = 200
 """Characters or bytes of a value that may still be a key."""
 
-_KEYS = (str, bytes, int, Decimal, UUID)
+_KEYS = (int, Decimal, UUID)
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,7 @@ class Attribute:
     @property
     def is_key_like(self) -> bool:
         """Whether the values could be somebody's or something's key: short text, bytes, whole numbers."""
-        return bool(self.present) and all(
-            isinstance(value, _KEYS) and not isinstance(value, bool) and _length(value) <= LONGEST_KEY
-            for value in self.present
-        )
+        return bool(self.present) and all(map(_could_be_a_key, self.present))
 
     @property
     def is_number(self) -> bool:
@@ -119,5 +116,8 @@ def _ranks(values: Sequence[float]) -> Any:
     return (ends - (counts - 1) / 2)[inverse]
 
 
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, str | bytes) else 0
+def _could_be_a_key(value: Any) -> bool:
+    if isinstance(value, str | bytes):
+        return len(value) <= LONGEST_KEY
+    # Where a whole number may be missing, some write it as one with a point.
+    return value.is_integer() if isinstance(value, float) else isinstance(value, _KEYS) and not isinstance(value, bool)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import Any
 
+from pfstore.sources import keys
 from pfstore.sources.inspection.attributes import Attribute
 from pfstore.sources.inspection.inspecting import Finding, Inspection
 from pfstore.sources.inspection.mapping import propose
@@ -57,7 +59,7 @@ def _reading(reading: Reading) -> dict[str, Any]:
     return {
         "encoding": reading.encoding,
         "dimension": reading.dimension,
-        "norms": [round(norm, 4) for norm in reading.norms] if reading.decoded else None,
+        "norms": None if any(map(isnan, reading.norms)) else [round(norm, 4) for norm in reading.norms],
         "score": round(reading.score, 3),
         "evidence": reading.evidence,
         "against": list(reading.against),
@@ -77,4 +79,4 @@ def _subject(subject: Subject) -> dict[str, Any]:
 
 
 def _model(model: Attribute) -> dict[str, Any]:
-    return {"column": model.label, "values": sorted({str(value) for value in model.present})}
+    return {"column": model.label, "values": sorted(set(map(keys.part_text, model.present)))}

@@ -158,7 +158,7 @@ class _Columns:
         self.rejected: dict[str, str] = {}
 
     def look_at(self, table: Table) -> None:
-        peek = self._walker.attempt(table.label, partial(self._walker.sample, table, table.columns, PEEK)) or {}
+        peek = self._walker.attempt(table.label, partial(self._walker.sample, table, PEEK, whole=table.columns)) or {}
         for column, values in peek.items():
             found = self._readings(table, column, values)
             if found and found[0].score >= FITS:
@@ -190,7 +190,7 @@ class _Examination:
 
     def finding(self, others: Sequence[Reading]) -> Finding:
         """Return all that is found out."""
-        first = self._sampled(self._walker.sample(self._table, self._table.columns, SAMPLE))
+        first = self._sampled(self._walker.sample(self._table, SAMPLE, whole=(self._column,)))
         sample = self._deepened(first)
         cosines = Cosines(sample.features)
         attributes, subject = self._subject(cosines, sample.attributes)
@@ -241,7 +241,9 @@ class _Examination:
         parts = [sample.rows]
         for one in lone[:_MOST_DEEPENED]:
             values = list(dict.fromkeys(one.present))[:_DEEPENED]
-            more = partial(self._walker.matching, self._table, self._table.columns, one.column, values, 10 * _DEEPENED)
+            more = partial(
+                self._walker.matching, self._table, one.column, values, 10 * _DEEPENED, whole=(self._column,)
+            )
             parts.append(self._walker.attempt(f"{self._table.label}.{one.column}", more) or {})
         return self._sampled(_together(parts)) if len(parts) > 1 else sample
 

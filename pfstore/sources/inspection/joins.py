@@ -40,9 +40,9 @@ class Joiner:
             if self._left <= 0:
                 return
             self._left -= 1
-            looked_up = partial(self.walker.matching, table, table.columns, column, values, 2 * len(values))
+            looked_up = partial(self.walker.matching, table, column, values, 2 * len(values))
             rows = self.walker.attempt(table.label, looked_up)
-            if rows is not None and _is_match(rows[column], values):
+            if rows is not None and _is_match(rows[column], values) and self._is_unique(table, column):
                 yield from _attributes(one, table, column, rows)
 
     def _unique_columns(self, table: Table, values: Sequence[Any]) -> Iterator[str]:
@@ -53,9 +53,14 @@ class Joiner:
             if kind is not None and _kind(present) is kind and len(set(present)) == len(present):
                 yield column
 
+    def _is_unique(self, table: Table, column: str) -> bool:
+        """Tell whether each value comes once, as the database compares: a join must not double a feature."""
+        counts = self.walker.attempt(table.label, partial(self.walker.counts, table, [column]))
+        return counts is not None and max(counts, default=1) == 1
+
     def _peek(self, table: Table) -> Rows:
         if table.label not in self._peeks:
-            peek = partial(self.walker.sample, table, table.columns, _PEEK)
+            peek = partial(self.walker.sample, table, _PEEK)
             self._peeks[table.label] = self.walker.attempt(table.label, peek) or {}
         return self._peeks[table.label]
 

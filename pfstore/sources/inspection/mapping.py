@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pfstore.sources import keys
+from pfstore.sources.inspection import toml
 from pfstore.sources.inspection.attributes import Attribute, Join
 from pfstore.sources.inspection.inspecting import Finding
 from pfstore.sources.inspection.roles import Deletion, is_named_change
 from pfstore.sources.inspection.walking import MOST_COUNTED
-
-_WIDTH = 100
 
 Quote = Callable[[str], str]
 """Writes an identifier as the database's SQL has it."""
@@ -55,14 +52,13 @@ def propose(finding: Finding, quote: Quote) -> Proposal:
     return Proposal(lines, [_exclusion(one, names, quote) for one in finding.deletions if names.has(one.attribute)])
 
 
-def to_toml(mapping: Proposal, name: str, store: Mapping[str, Any]) -> str:
-    """Return the mapping as a source of pfstore.toml. store: the url, or the path."""
-    head = [f"[sources.{_key(name)}]", *(f"{key} = {_value(value)}" for key, value in store.items())]
+def to_toml(mapping: Proposal, name: str, store: Mapping[str, str]) -> str:
+    """Return the mapping as a source of pfstore.toml. store: the url as it may be shown."""
     body = [_written(line) for line in mapping.lines]
-    tail = ["", f"[sources.{_key(name)}.exclude]", *map(_written, mapping.exclude)] if mapping.exclude else []
+    tail = ["", f"[sources.{toml.key(name)}.exclude]", *map(_written, mapping.exclude)] if mapping.exclude else []
     if tail and not any(line.proposed for line in mapping.exclude):
         tail[1] = f"# {tail[1]}"
-    return "\n".join([*head, *body, *tail])
+    return "\n".join([*toml.head(name, store), *body, *tail])
 
 
 class _Names:
@@ -79,8 +75,12 @@ class _Names:
 
     def of(self, one: Attribute) -> str:
         """Return a column's name in the table or in the query's result."""
-        taken = one.path and one.column in self._finding.table.columns
-        return f"{one.table.name}_{one.column}" if taken else one.column
+        if not one.path:
+            return one.column
+        taken = {name.lower() for name in self._finding.table.columns}
+        taken |= {name.lower() for step in self.path[: len(one.path) - 1] for name in step.table.columns}
+        free = (name for name in (one.column, f"{one.table.name}_{one.column}") if name.lower() not in taken)
+        return next(free, f"{one.column}_of_j{len(one.path)}")
 
     def query(self, columns: Sequence[Attribute]) -> str:
         """Return the SELECT that joins what the mapping needs."""
@@ -170,7 +170,8 @@ def _exclusion(one: Deletion, names: _Names, quote: Quote) -> Line:
         condition = f"{column} = {one.value}"
     because = f"{one.share:.1%} of the sample"
     because += "" if one.certain else "; only its values look so"
-    return Line(f"{one.attribute.label} is {'set' if one.present else one.value}", condition, because, one.certain)
+    cause = toml.visible(f"{one.attribute.label} is {'set' if one.present else one.value}")
+    return Line(cause, condition, because, one.certain)
 
 
 def _text(value: Any) -> str:
@@ -182,21 +183,6 @@ def _one_or_all(names: Sequence[str]) -> str | list[str]:
 
 
 def _written(line: Line) -> str:
-    comment = textwrap.wrap(line.because, _WIDTH, initial_indent="# ", subsequent_indent="# ")
-    text = f"{_key(line.key)} = {_value(line.value)}"
-    return "\n".join([*comment, text if line.proposed else f"# {text}"])
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_value(one)}" for key, one in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    if isinstance(value, str) and "\n" in value and '"""' not in value:
-        return '"""\n' + value.replace("\\", "\\\\") + '"""'
-    # A JSON string is a TOML string too, but for DEL.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _key(name: str) -> str:
-    return name if all(one.isalnum() or one in "-_" for one in name) and name.isascii() else json.dumps(name)
+    comment = [toml.comment(line.because, "")] if line.because else []
+    text = f"{toml.key(line.key)} = {toml.value(line.value)}"
+    return "\n".join([*comment, text if line.proposed else "# " + text.replace("\n", "\n# ")])

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any
 
+from pfstore.sources.inspection import toml
 from pfstore.sources.inspection.inspecting import Finding, Inspection
 from pfstore.sources.inspection.mapping import propose, to_toml
 from pfstore.sources.inspection.walking import MOST_COUNTED
 from pfstore.sources.presets import Preset, all_presets
 
-_WIDTH = 100
 _MOST_SHOWN = 8
 
 
-def report(inspection: Inspection, name: str, store: Mapping[str, Any]) -> str:
+def report(inspection: Inspection, name: str, store: Mapping[str, str]) -> str:
     """Return valid TOML: the preset that fits or the best finding as a source, everything else as comments.
 
     name: the source's. store: the url as it may be shown.
     """
     presets = [all_presets()[one] for one in inspection.presets]
     parts = [_preset(preset, name, store) for preset in presets[:1]]
-    parts += [_comment(f'it also fits {preset.title}: preset = "{preset.name}"') for preset in presets[1:]]
+    parts += [toml.comment(f'it also fits {preset.title}: preset = "{preset.name}"') for preset in presets[1:]]
     for number, finding in enumerate(inspection.findings):
         if number == 0 and not presets:
             parts.append(_head(finding) + "\n" + to_toml(propose(finding, inspection.quote), name, store))
-            parts.append("\n".join(map(_comment, _weighed(finding))))
+            parts.append("\n".join(map(toml.comment, _weighed(finding))))
         else:
-            parts.append("\n".join(map(_comment, _beside(finding))))
-    parts.append("\n".join(map(_comment, _left(inspection))))
+            parts.append("\n".join(map(toml.comment, _beside(finding))))
+    parts.append("\n".join(map(toml.comment, _left(inspection))))
     return "\n\n".join(part for part in parts if part)
 
 
-def _preset(preset: Preset, name: str, store: Mapping[str, Any]) -> str:
+def _preset(preset: Preset, name: str, store: Mapping[str, str]) -> str:
     lines = [f"This is {preset.title}.", f"Change mark: {preset.change_mark}", *preset.notes]
-    toml = "\n".join([f"[sources.{name}]", *(f'{key} = "{value}"' for key, value in store.items())])
-    return "\n".join([*map(_comment, lines), f'{toml}\npreset = "{preset.name}"'])
+    return "\n".join([*map(toml.comment, lines), *toml.head(name, store), f'preset = "{preset.name}"'])
 
 
 def _head(finding: Finding) -> str:
@@ -55,7 +52,7 @@ def _head(finding: Finding) -> str:
     if len(counted.dimensions) > 1:
         mixed = ", ".join(f"{size:,} ({count:,})" for size, count in counted.dimensions.items())
         lines.append(f"Mixed dimensions: {mixed}; only {reading.dimension:,} is read.")
-    return "\n".join(map(_comment, lines))
+    return "\n".join(map(toml.comment, lines))
 
 
 def _weighed(finding: Finding) -> Iterator[str]:
@@ -88,8 +85,3 @@ def _left(inspection: Inspection) -> Iterator[str]:
     if inspection.unread:
         yield "Not read:"
     yield from (f"  {table}: {why}" for table, why in inspection.unread.items())
-
-
-def _comment(text: str) -> str:
-    indent = " " * (len(text) - len(text.lstrip()))
-    return textwrap.fill(text.strip(), _WIDTH, initial_indent=f"# {indent}", subsequent_indent=f"# {indent}  ")

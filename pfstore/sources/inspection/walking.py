@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice, pairwise
 from typing import Any, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 
 from pfstore.sources.encodings import Encoding, parse_encoding
+from pfstore.sources.encodings.values import MAX_BYTES
 from pfstore.sources.sql_database import LegacyDatabase
 from pfstore.sources.sql_dialects import Column, LiveColumn
 from pfstore.sources.sql_relation import columns_of, key_of, located, tables_of
@@ -22,6 +23,9 @@ MOST_COUNTED = 100_000
 MOST_TABLES = 2000
 """Tables that are looked at; a database with more needs --table."""
 
+_LONGEST = 4096  # bytes of a value that is no feature: more than any key has
+_MOST_BYTES = 128 << 20  # that one statement brings; photos may stand beside features
+_BUFFERED = 16  # rows that may be on the way, each of any size
 _WINDOWS = 8  # places in a table that a sample is taken from
 _SYSTEM_SCHEMAS = frozenset(
     {"information_schema", "mysql", "performance_schema", "sys", "pg_catalog", "pg_toast", "pfstore"}
@@ -78,8 +82,7 @@ class Walker:
         if only:
             names = [located(self._connection, self._database, name) for name in only]
         else:
-            every = ((schema, table) for schema in self._schemas for table in tables_of(self._connection, schema))
-            names = list(islice(every, MOST_TABLES))
+            names = list(islice(self._names(), MOST_TABLES))
         found = (self.attempt(name, partial(self._table, schema, name)) for schema, name in names)
         return [table for table in found if table is not None]
 
@@ -89,20 +92,26 @@ class Walker:
         some = one.select_from(table.clause).limit(MOST_COUNTED + 1).subquery()
         return int(self._connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one())
 
-    def sample(self, table: Table, columns: Iterable[str], rows: int) -> Rows:
-        """Return at most about so many rows, from several places where the key is one number, else the first."""
-        chosen = list(columns)
-        statement = sa.select(*self._selected(table, chosen)).select_from(table.clause)
-        found = [row for part in self._parts(table, statement, rows) for row in part]
-        return _by_column(chosen, found)
+    def sample(self, table: Table, rows: int, *, whole: Collection[str] = ()) -> Rows:
+        """Return at most about so many rows, from several places where the key is one number, else the first.
 
-    def matching(self, table: Table, columns: Iterable[str], by: str, values: Sequence[Any], limit: int) -> Rows:
+        whole: columns of which values longer than any key are wanted, too; of others such come as NULL.
+        """
+        statement = self._select(table, whole)
+        found = [row for part in self._parts(table, statement, rows) for row in part]
+        if 2 * len(found) < rows:
+            # A few keys far from all others leave most places empty.
+            found = max(found, list(self._fetched(statement.limit(rows))), key=len)
+        return _by_column(list(table.columns), found)
+
+    def matching(
+        self, table: Table, by: str, values: Sequence[Any], limit: int, *, whole: Collection[str] = ()
+    ) -> Rows:
         """Return at most so many rows of which a column has one of these values, as it gave or another gives them."""
-        chosen = list(columns)
         wanted = [sa.literal(value, sa.types.NullType()) for value in values]
-        statement = sa.select(*self._selected(table, chosen)).select_from(table.clause)
-        statement = statement.where(table.columns[by].clause.in_(wanted)).limit(limit)
-        return _by_column(chosen, self._fetched(statement))
+        statement = self._select(table, whole)
+        statement = statement.where(self._database.dialect.key(table.columns[by]).in_(wanted)).limit(limit)
+        return _by_column(list(table.columns), self._fetched(statement))
 
     def counts(self, table: Table, columns: Sequence[str]) -> list[int]:
         """Return how many of the first MOST_COUNTED rows each value of these columns has; of NULLs nothing."""
@@ -117,31 +126,38 @@ class Walker:
         text = self._database.dialect.encoding_of(table.columns[column])
         return None if text is None else self._feature(table, column, text)[1]
 
-    @cached_property
-    def _schemas(self) -> list[str | None]:
+    def _names(self) -> Iterator[tuple[str | None, str]]:
+        """Yield the tables and views, each with its schema where that is not the default one."""
         inspector = sa.inspect(self._connection)
         default = inspector.default_schema_name
-        if self._database.engine_name == "sqlite" or default is None:
-            return [None]
-        others = [name for name in inspector.get_schema_names() if name not in _SYSTEM_SCHEMAS | {default}]
-        # On MariaDB and MySQL a schema is another database, which the URL did not name.
-        return [None] if self._database.engine_name == "mysql" else [None, *others]
+        # On MariaDB and MySQL a schema is another database; the URL names the one that is meant.
+        if default is None and self._database.engine_name == "mysql":
+            raise self._database.error("the URL names no database: mysql://user@host/DATABASE")
+        if default is not None:
+            yield from ((None, table) for table in tables_of(self._connection, default))
+        if self._database.engine_name in ("sqlite", "mysql"):
+            return
+        for schema in inspector.get_schema_names():
+            if schema not in _SYSTEM_SCHEMAS | {default}:
+                yield from ((schema, table) for table in tables_of(self._connection, schema))
 
     def _table(self, schema: str | None, name: str) -> Table:
         clause = sa.table(name, schema=schema)
         columns = columns_of(self._connection, self._database, clause)
         return Table(schema, name, columns, tuple(key_of(self._connection, schema, name)))
 
-    def _selected(self, table: Table, columns: Sequence[str]) -> list[Column]:
+    def _select(self, table: Table, whole: Collection[str]) -> sa.Select[Any]:
+        values = (self._value(table, name, MAX_BYTES if name in whole else _LONGEST) for name in table.columns)
         # Labels of our own: ORDER BY takes a label before a column of the same name.
-        return [self._value(table, name).label(f"pfstore_{i}") for i, name in enumerate(columns)]
+        labelled = [value.label(f"pfstore_{i}") for i, value in enumerate(values)]
+        return sa.select(*labelled).select_from(table.clause).execution_options(max_row_buffer=_BUFFERED)
 
-    def _value(self, table: Table, name: str) -> Column:
+    def _value(self, table: Table, name: str, most: int) -> Column:
         live = table.columns[name]
         dialect = self._database.dialect
-        if (text := dialect.encoding_of(live)) is not None:
-            return self._feature(table, name, text)[0]
-        return bounded(dialect.key(live), dialect.size(live))[1]
+        text = dialect.encoding_of(live)
+        value = dialect.sight(live) if text is None else self._feature(table, name, text)[0]
+        return bounded(value, dialect.size(live), most)[1]
 
     def _feature(self, table: Table, name: str, encoding: str) -> tuple[Column, Encoding]:
         return self._database.dialect.feature(table.columns[name], parse_encoding(encoding))
@@ -161,8 +177,14 @@ class Walker:
 
     def _fetched(self, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
         # By the kind of cursor that runs read with, so that values come as those will.
+        rows: list[Sequence[Any]] = []
+        left = _MOST_BYTES
         with self._database.streamed(self._connection, statement) as result:
-            return result.all()
+            while left > 0 and (row := result.fetchone()) is not None:
+                rows.append(row)
+                left -= sum(len(value) for value in row if isinstance(value, str | bytes))
+            result.close()
+        return rows
 
     def _starts(self, table: Table) -> list[int]:
         """Return where windows of a sample begin: spread over the values of a key that is one whole number."""

@@ -55,7 +55,7 @@ class LiveSchema:
 def recognise(connection: sa.Connection, database: LegacyDatabase) -> list[str]:
     """Return the names of the presets that fit a database, each with every table and column that it reads."""
     schema = LiveSchema.of(connection, database)
-    return [preset.name for preset in all_presets().values() if suits(preset, database) and fitting(preset, schema)]
+    return [preset.name for preset in all_presets().values() if suits(preset, database) and _fits(preset, schema)]
 
 
 def suggestion(connection: sa.Connection, database: LegacyDatabase) -> str:
@@ -70,6 +70,14 @@ def suggestion(connection: sa.Connection, database: LegacyDatabase) -> str:
 def suits(preset: Preset, database: LegacyDatabase) -> bool:
     """Tell whether a preset is for this kind of database."""
     return database.engine_name in preset.engines
+
+
+def _fits(preset: Preset, schema: LiveSchema) -> bool:
+    try:
+        with schema.connection.begin_nested():
+            return bool(fitting(preset, schema))
+    except sa.exc.DBAPIError:
+        return False  # a table that may not be read is none to read from
 
 
 def fitting(preset: Preset, schema: LiveSchema, prefix: str | None = None) -> list[str]:
