@@ -79,7 +79,9 @@ def run(arguments: list[str], app: App) -> int:
         return 2
     try:
         code = cli.main(arguments, "pfstore", standalone_mode=False, obj=app, auto_envvar_prefix="PFSTORE")
-        sys.stdout.flush()
+        # There is none where the caller has closed it.
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -16,7 +16,9 @@ import sqlalchemy as sa
 from pfstore.errors import MappingError, SourceError
 from pfstore.sources.sql_dialects import Dialect, dialect_of
 from pfstore.sources.sql_urls import OWN_DRIVERS, parsed, secrets_of
+from pfstore.sources.sqlite_clock import SqliteClock
 
+_SQLITE_INTERRUPTED = "interrupted"
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a server that does not answer, and for a writer that locks an SQLite file."""
 
@@ -33,6 +35,7 @@ class LegacyDatabase:
     def __init__(self, url: str, name: str, statement_timeout: float) -> None:
         self._url = parsed(url, name)
         self._timeout = statement_timeout
+        self._clock = SqliteClock(statement_timeout)
         self._label = f"source {name} ({self._url.set(query={}).render_as_string(hide_password=True)})"
         self._engine = self._opened()
         self.dialect: Dialect = dialect_of(self._engine.dialect)
@@ -126,6 +129,7 @@ class LegacyDatabase:
             connection = sqlite3.connect(uri, uri=True, timeout=CONNECT_TIMEOUT, check_same_thread=False)
             # SQLite takes any bytes for text; one such value must not fail the whole store.
             connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+            self._clock.watch(connection)
             return connection
 
         return sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
@@ -135,13 +139,21 @@ class LegacyDatabase:
         try:
             yield
         except sa.exc.DBAPIError as error:
+            self.raise_interrupt(error.orig)
             raise self.error(prefix + self.words(error.orig)) from error.orig
         except (sa.exc.SQLAlchemyError, UnicodeDecodeError) as error:
             raise self.error(prefix + self.words(error)) from error
 
+    def raise_interrupt(self, error: BaseException | None) -> None:
+        """Raise KeyboardInterrupt where Ctrl-C was the cause of an error of SQLite's."""
+        if _reason(error) == _SQLITE_INTERRUPTED and not self._clock.ran_out:
+            raise KeyboardInterrupt
+
     def words(self, error: BaseException | None) -> str:
         """Return what an error of the database says, in one line and without a secret."""
         text = _reason(error)
+        if text == _SQLITE_INTERRUPTED:
+            return f"a statement took more than {self._timeout:g} s (statement_timeout)"
         for secret in secrets_of(self._url):
             text = text.replace(secret, "***")
         return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from pfstore.features import Floats
-from pfstore.sources.assembly import MINIMUM_NORM
 from pfstore.sources.base import Reason
-from pfstore.sources.encodings import Encoding, parse_encoding
-from pfstore.sources.inspection.attributes import Attribute, of_table
+from pfstore.sources.encodings import parse_encoding
+from pfstore.sources.inspection.attributes import Attribute
 from pfstore.sources.inspection.grouping import Cosines
 from pfstore.sources.inspection.joins import Joiner
 from pfstore.sources.inspection.readings import FITS, Reading, readings
 from pfstore.sources.inspection.roles import Deletion, Quality, find_changes, find_deletions, find_quality
+from pfstore.sources.inspection.sampling import Sample, together
 from pfstore.sources.inspection.subjects import Subject, find_medium, find_model, find_subject
 from pfstore.sources.inspection.walking import MOST_COUNTED, Rows, Table, Walker
 from pfstore.sources.presets import recognise
@@ -29,6 +28,9 @@ PEEK = 200
 
 SAMPLE = 1200
 """Rows of a table with features that are looked at for whose they are."""
+
+MOST_EXAMINED = 24
+"""Columns of features whose subjects are looked for; a database may have a thousand tables that are alike."""
 
 TIMEOUT = 20.0
 """Seconds that one statement of an inspection may take; what takes longer is left out and named."""
@@ -136,11 +138,15 @@ def inspect(
             columns.look_at(table)
         everything = found if not tables else walker.tables()
         findings = []
-        for table, column, reading, others in columns.fitting:
+        peeks: dict[str, Rows] = {}
+        for table, column, reading, others in columns.fitting[:MOST_EXAMINED]:
             observer(f"{table.label}.{column}")
-            examined = _Examination(walker, everything, table, column, reading, allow_pickle)
+            joiner = Joiner(walker, everything, peeks)
+            examined = _Examination(walker, joiner, table, column, reading, allow_pickle)
             if (finding := walker.attempt(f"{table.label}.{column}", partial(examined.finding, others))) is not None:
                 findings.append(finding)
+        for table, column, _, _ in columns.fitting[MOST_EXAMINED:]:
+            columns.rejected[f"{table.label}.{column}"] = f"looks like features, too; see --table {table.label}"
         presets = recognise(connection, database)
     findings.sort(key=lambda finding: finding.rank, reverse=True)
     return Inspection(
@@ -179,10 +185,10 @@ class _Examination:
     """Finds out whose the features of one column are and what else its table tells."""
 
     def __init__(
-        self, walker: Walker, tables: Sequence[Table], table: Table, column: str, reading: Reading, allow_pickle: bool
+        self, walker: Walker, joiner: Joiner, table: Table, column: str, reading: Reading, allow_pickle: bool
     ) -> None:
         self._walker = walker
-        self._tables = tables
+        self._joiner = joiner
         self._table = table
         self._column = column
         self._reading = reading
@@ -218,18 +224,17 @@ class _Examination:
 
     def _subject(self, cosines: Cosines, direct: Sequence[Attribute]) -> tuple[Sequence[Attribute], Subject | None]:
         """Look for the subject in the table itself and one join away, and if need be two."""
-        joiner = Joiner(self._walker, [one for one in self._tables if one.label != self._table.label])
-        near = [*direct, *joiner.beyond(direct)]
+        near = [*direct, *self._joiner.beyond(direct)]
         subject = find_subject(cosines, near)
         if subject is not None or len(near) == len(direct):
             return near, subject
-        far = [*near, *joiner.beyond(near[len(direct) :])]
+        far = [*near, *self._joiner.beyond(near[len(direct) :])]
         return far, find_subject(cosines, far)
 
-    def _sampled(self, rows: Rows) -> _Sample:
-        return _Sample.of(self._table, self._column, rows, self._encoding, self._reading.dimension)
+    def _sampled(self, rows: Rows) -> Sample:
+        return Sample.of(self._table, self._column, rows, self._encoding, self._reading.dimension)
 
-    def _deepened(self, sample: _Sample) -> _Sample:
+    def _deepened(self, sample: Sample) -> Sample:
         """Add further rows of some values of those columns that share too few to be judged."""
         cosines = Cosines(sample.features)
         lone = [
@@ -245,9 +250,9 @@ class _Examination:
                 self._walker.matching, self._table, one.column, values, 10 * _DEEPENED, whole=(self._column,)
             )
             parts.append(self._walker.attempt(f"{self._table.label}.{one.column}", more) or {})
-        return self._sampled(_together(parts)) if len(parts) > 1 else sample
+        return self._sampled(together(parts)) if len(parts) > 1 else sample
 
-    def _statistics(self, sample: _Sample, subject: Subject | None) -> Statistics:
+    def _statistics(self, sample: Sample, subject: Subject | None) -> Statistics:
         rows = self._walker.attempt(self._table.label, partial(self._walker.rows_in, self._table))
         counts = None
         if subject is not None and not any(one.path for one in subject.columns):
@@ -265,46 +270,3 @@ class _Examination:
 
 
 _NONE = np.empty(0, dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """Rows whose feature can be used, each feature once: [n, D], and the other columns' values of these rows."""
-
-    rows: Rows
-    features: Floats
-    attributes: Sequence[Attribute]
-    read: int
-    duplicates: int
-    dimensions: Counter[int]
-    reasons: Counter[Reason]
-
-    @classmethod
-    def of(cls, table: Table, column: str, rows: Rows, encoding: Encoding, dimension: int) -> _Sample:
-        decoded = encoding.decode_many(rows[column])
-        kept: dict[bytes, int] = {}
-        usable = 0
-        vectors = [None if row in decoded.faults else one for row, one in enumerate(decoded.features)]
-        for row, vector in enumerate(vectors):
-            if vector is None or len(vector) != dimension or not _has_direction(vector):
-                continue
-            usable += 1
-            # The same feature twice would make any column look as if it told persons apart.
-            kept.setdefault(vector.tobytes(), row)
-        numbers = np.array(list(kept.values()), dtype=np.int64)
-        features = [decoded.features[row] for row in kept.values()]
-        attributes = [one.taken(numbers) for one in of_table(table, rows) if one.column != column]
-        stacked = np.array(features, dtype=np.float32).reshape(-1, dimension)
-        dimensions = Counter(len(one) for one in vectors if one is not None)
-        reasons = Counter(fault.reason for fault in decoded.faults.values())
-        return cls(rows, stacked, attributes, len(vectors), usable - len(kept), dimensions, reasons)
-
-
-def _has_direction(vector: Floats) -> bool:
-    norm = float(np.linalg.norm(vector.astype(np.float64)))
-    return np.isfinite(norm) and norm >= MINIMUM_NORM
-
-
-def _together(parts: Sequence[Rows]) -> Rows:
-    names = list(parts[0])
-    return {name: [value for part in parts for value in part.get(name, ())] for name in names}

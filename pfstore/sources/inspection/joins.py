@@ -19,13 +19,16 @@ _ENOUGH = 0.5  # of the values must be there
 
 @dataclass
 class Joiner:
-    """Finds tables that know more of the sampled rows; looks up at most _MOST_LOOKUPS lists of values."""
+    """Finds tables that know more of the sampled rows; looks up at most _MOST_LOOKUPS lists of values.
+
+    peeks: what was seen of tables by name, to be shared.
+    """
 
     walker: Walker
     tables: Sequence[Table]
+    peeks: dict[str, Rows]
 
     def __post_init__(self) -> None:
-        self._peeks: dict[str, Rows] = {}
         self._left = _MOST_LOOKUPS
 
     def beyond(self, known: Sequence[Attribute]) -> list[Attribute]:
@@ -59,10 +62,10 @@ class Joiner:
         return counts is not None and max(counts, default=1) == 1
 
     def _peek(self, table: Table) -> Rows:
-        if table.label not in self._peeks:
+        if table.label not in self.peeks:
             peek = partial(self.walker.sample, table, _PEEK)
-            self._peeks[table.label] = self.walker.attempt(table.label, peek) or {}
-        return self._peeks[table.label]
+            self.peeks[table.label] = self.walker.attempt(table.label, peek) or {}
+        return self.peeks[table.label]
 
 
 def _leads_on(one: Attribute) -> bool:

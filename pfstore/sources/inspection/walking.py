@@ -71,6 +71,7 @@ class Walker:
             with self._connection.begin_nested():
                 return read()
         except sa.exc.DBAPIError as error:
+            self._database.raise_interrupt(error.orig)
             self.refusals[what] = self._database.words(error.orig)
             return None
 

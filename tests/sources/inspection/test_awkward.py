@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from pfstore.config import load
 from pfstore.errors import SourceError
 from pfstore.sources import open_source
-from pfstore.sources.inspection import Inspection, described, inspect, report
+from pfstore.sources.inspection import Inspection, described, inspect, inspecting, report
 from pfstore.sources.sql_urls import shareable
 from tests.sources.stores import BLOBS, blob, execute, insert
 
@@ -200,3 +200,20 @@ def test_the_source_of_a_preset_is_toml_whatever_the_url() -> None:
 )
 def test_no_password_is_in_a_url_that_is_shown(url: str, shown: str) -> None:
     assert shareable(url) == shown
+
+
+def test_of_very_many_columns_of_features_the_first_are_examined(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspecting, "MOST_EXAMINED", 2)
+    features = np.random.default_rng(0).normal(size=(40, 64)).astype("<f4")
+    engine = sa.create_engine(sqlite_url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        for table in ("a", "b", "c"):
+            connection.exec_driver_sql(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, vec BLOB)")
+            connection.exec_driver_sql(
+                f"INSERT INTO {table} VALUES (?, ?)", [(i, row.tobytes()) for i, row in enumerate(features)]
+            )
+    found = inspect(sqlite_url)
+    assert len(found.findings) == 2
+    assert found.rejected["c.vec"] == "looks like features, too; see --table c"
