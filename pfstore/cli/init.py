@@ -17,11 +17,7 @@ TEMPLATE = """\
 [database]
 url = "embedded:"          # or postgresql://user:${PFSTORE_PASSWORD}@host/name (PostgreSQL 16+, pgvector 0.8+)
 
-# A database: any that SQLAlchemy reads. pfstore never writes to it. `pfstore source inspect URL` finds the
-# features in one that nobody documented, and `pfstore source presets` lists the systems that pfstore knows:
-# [sources.photos]
-# url = "postgresql://reader:${IMMICH_PASSWORD}@db/immich"
-# preset = "immich"
+# A database: any that SQLAlchemy reads; pfstore never writes to it. `pfstore source inspect URL` describes yours.
 # [sources.hr]
 # url = "mysql+pymysql://reader:${HR_PASSWORD}@db/hr"
 # table = "face_features"                  # or: query = "SELECT …"
@@ -31,6 +27,11 @@ url = "embedded:"          # or postgresql://user:${PFSTORE_PASSWORD}@host/name 
 # where = "site = 4"                       # optional
 # exclude = { deleted = "deleted_at IS NOT NULL" }   # optional: by cause, counted
 # extractor = "adaface-ir101-webface12m"   # detector and model that made the features
+
+# A system that pfstore knows: `pfstore source presets` lists them.
+# [sources.photos]
+# url = "postgresql://reader:${IMMICH_PASSWORD}@db/immich"
+# preset = "immich"
 
 # Files: HDF5 in the layout of ProxyFusion's reference, npz or npy.
 # [sources.field]
