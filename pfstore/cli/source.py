@@ -56,7 +56,7 @@ def check(app: App, name: str, rows: int) -> None:
 @source.command()
 @click.argument("url")
 @click.option("--table", "tables", multiple=True, metavar="TABLE", help="Only this table; may be given several times.")
-@click.option("--name", default="legacy", show_default=True, help="What to call the source.")
+@click.option("--name", default="found", show_default=True, help="What to call the source.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw what was found: PNG, SVG or PDF.")
 @click.option("--allow-pickle", is_flag=True, help="Look into pickles too, by an allow-list that runs no code.")
 @click.pass_obj
