@@ -110,12 +110,8 @@ class SourceConfig(_Section):
     @field_validator("subject_pattern")
     @classmethod
     def _pattern_has_a_group(cls, value: str | None) -> str | None:
-        try:
-            groups = re.compile(value or "()").groups
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"{value!r} is no regular expression: {error}") from None
-        if groups == 0:
-            raise ValueError(f"{value!r} has no group; put parentheses around the subject")
+        if value is not None:
+            subject_expression(value)
         return value
 
     @model_validator(mode="after")
@@ -240,6 +236,17 @@ class Config(_Section):
     def gallery(self, name: str) -> GalleryConfig:
         """Return the gallery of this name. Raises ConfigError naming the nearest one that exists."""
         return _named(self.galleries, name, "gallery", self._file)
+
+
+def subject_expression(text: str) -> re.Pattern[str]:
+    """Return the regular expression whose first group is a subject. Raises ValueError where it is none or has none."""
+    try:
+        expression = re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from None
+    if expression.groups == 0:
+        raise ValueError(f"{text!r} has no group; put parentheses around the subject")
+    return expression
 
 
 def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) -> Config:

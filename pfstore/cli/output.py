@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pfstore.jobs.backfill import Progress as RunProgress
+from pfstore.text import visible
 
 LOG_EVERY = 5.0
 """Seconds between two log lines of progress where there is no terminal."""
@@ -79,11 +80,6 @@ def cell(value: Any) -> str:
     if isinstance(value, datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     return visible(str(value))
-
-
-def visible(text: str) -> str:
-    """Return text with its control characters spelt out: a key must neither break a table nor steer a terminal."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 @contextmanager

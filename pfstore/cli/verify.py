@@ -58,7 +58,7 @@ def verify(
 
 
 def _said(subject: str, score: float, threshold: float, fmr: float | None, match: bool) -> str:
-    from pfstore.cli.output import visible
+    from pfstore.text import visible
 
     rate = "FMR unknown" if fmr is None else f"FMR at most {fmr:.2g}"
     relation = "at or above" if match else "below"

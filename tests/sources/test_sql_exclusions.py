@@ -14,6 +14,7 @@ from pfstore.errors import SourceError
 from pfstore.fusion import load_model
 from pfstore.gallery import models, runs
 from pfstore.gallery.database import Connection
+from pfstore.jobs import backfill as jobs
 from pfstore.jobs.backfill import backfill, dry_run
 from pfstore.sources.base import Reason, SourceBatch
 from pfstore.sources.encodings.values import MAX_BYTES
@@ -181,3 +182,26 @@ def _mapping() -> dict[str, Any]:
         "feature": {"column": "vec", "encoding": "float32-le"},
         "extractor": "net",
     }
+
+
+def test_an_interrupted_run_counts_what_it_excludes_once(
+    url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_store(url)
+    monkeypatch.setattr(jobs, "SHARD_FEATURES", 1)
+    average = load_model("average")
+    models.resolve(connection, "average")
+    seen: list[int] = []
+
+    def interrupt(_: jobs.Progress) -> None:
+        seen.append(1)
+        if len(seen) == 3:
+            raise RuntimeError("cut off")
+
+    with opened(url, exclude=EXCLUDE) as source:
+        with pytest.raises(RuntimeError, match="cut off"):
+            backfill(connection, source, average, gallery="staff", source_name="hr", observer=interrupt)
+        assert 0 < runs.listed(connection)[0].shards_done < runs.listed(connection)[0].shards
+        done = backfill(connection, source, average, gallery="staff", source_name="hr")
+    assert done.resumed
+    assert done.excluded == {"deleted": 3, "guessed": 1}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pfstore.config import subject_expression
 from pfstore.errors import ConfigError, SourceError
 from pfstore.features import Floats
 from pfstore.sources import pickled
@@ -35,12 +36,9 @@ def pattern(text: str | None, name: str) -> re.Pattern[str] | None:
     if text is None:
         return None
     try:
-        expression = re.compile(text)
-    except re.error as error:
-        raise ConfigError(f"sources.{name}: subject_pattern {text!r} is no regular expression: {error}") from None
-    if expression.groups == 0:
-        raise ConfigError(f"sources.{name}: subject_pattern {text!r} has no group; put parentheses around the subject")
-    return expression
+        return subject_expression(text)
+    except ValueError as error:
+        raise ConfigError(f"sources.{name}: subject_pattern {error}") from None
 
 
 def subject_in(text: str, expression: re.Pattern[str]) -> str:

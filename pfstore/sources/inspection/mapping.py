@@ -13,6 +13,7 @@ from pfstore.sources.inspection.attributes import Attribute, Join
 from pfstore.sources.inspection.inspecting import Finding
 from pfstore.sources.inspection.roles import Deletion, is_named_change
 from pfstore.sources.inspection.walking import MOST_COUNTED
+from pfstore.text import visible
 
 Quote = Callable[[str], str]
 """Writes an identifier as the database's SQL has it."""
@@ -170,7 +171,7 @@ def _exclusion(one: Deletion, names: _Names, quote: Quote) -> Line:
         condition = f"{column} = {one.value}"
     because = f"{one.share:.1%} of the sample"
     because += "" if one.certain else "; only its values look so"
-    cause = toml.visible(f"{one.attribute.label} is {'set' if one.present else one.value}")
+    cause = visible(f"{one.attribute.label} is {'set' if one.present else one.value}")
     return Line(cause, condition, because, one.certain)
 
 

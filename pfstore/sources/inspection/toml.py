@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from pfstore.text import visible
+
 _WIDTH = 100
 _VARIABLE = re.compile(r"\$\{(?=[A-Za-z_]\w*\})", re.ASCII)
 
@@ -40,11 +42,6 @@ def comment(text: str, hanging: str = "  ") -> str:
     return textwrap.fill(
         visible(text.strip(" ")), _WIDTH, initial_indent=f"# {indent}", subsequent_indent=f"# {indent}{hanging}"
     )
-
-
-def visible(text: str) -> str:
-    """Return text with its control characters spelt out."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def _reads_as_it_is(text: str) -> bool:
