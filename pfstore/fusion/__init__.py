@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pfstore.fusion.fuser import BASELINES, Fuser, Role
 
 if TYPE_CHECKING:
-    from pfstore.fusion.model import ProxyFusionModel
+    from pfstore.fusion.model import NanModel, NetworkModel, ProxyFusionModel
+    from pfstore.fusion.nan import Nan
     from pfstore.fusion.proxyfusion import ProxyFusion
     from pfstore.fusion.registry import load_model, random_model
     from pfstore.fusion.serialisation import from_bytes, to_bytes
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = [
     "BASELINES",
     "Fuser",
+    "Nan",
+    "NanModel",
+    "NetworkModel",
     "ProxyFusion",
     "ProxyFusionModel",
     "Role",
@@ -26,6 +30,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Nan": "nan",
+    "NanModel": "model",
+    "NetworkModel": "model",
     "ProxyFusion": "proxyfusion",
     "ProxyFusionModel": "model",
     "from_bytes": "serialisation",

@@ -6,19 +6,22 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from pfstore.errors import ModelError
+from pfstore.fusion.nan import Nan
 from pfstore.fusion.proxyfusion import ProxyFusion
 
 WRAPPER = "module."  # what torch.nn.DataParallel puts before every key
 NAMED = 5  # keys that an error names; the others it counts
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Checkpoint(NamedTuple):
@@ -58,15 +61,30 @@ def parse_safetensors(data: bytes, label: str) -> Checkpoint:
     return Checkpoint(_unwrapped(weights), dict(header.get("__metadata__") or {}))
 
 
-def build_network(weights: Mapping[str, Tensor], selected: int, label: str) -> ProxyFusion:
-    """Build the network with these weights in float32, its sizes taken from them.
+def build_proxyfusion(weights: Mapping[str, Tensor], selected: int, label: str) -> ProxyFusion:
+    """Build the ProxyFusion network with these weights in float32, its sizes taken from them.
 
     Raises ModelError for missing and unexpected keys, wrong shapes, mixed or other than floating-point types,
     weights that are not finite, and a number of experts selected that the model does not have.
     """
-    network = _empty_network(weights, selected, label)
+    return _filled(_empty_network(weights, selected, label), weights, "ProxyFusion", label)
+
+
+def build_nan(weights: Mapping[str, Tensor], label: str) -> Nan:
+    """Build the NAN network with these weights in float32, its size taken from them; errors as in build_proxyfusion."""
+    kernel = weights.get("kernel")
+    if kernel is None or kernel.ndim != 1 or len(kernel) == 0:
+        raise ModelError(
+            f"{label} is no NAN checkpoint: missing or not a vector: kernel; it has {_listed(sorted(weights))}"
+        )
+    with torch.device("meta"):
+        network = Nan(len(kernel))
+    return _filled(network, weights, "NAN", label)
+
+
+def _filled(network: Network, weights: Mapping[str, Tensor], method: str, label: str) -> Network:
     expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
-    _check_keys(weights.keys(), expected.keys(), label)
+    _check_keys(weights.keys(), expected.keys(), method, label)
     _check_values(weights, expected, label)
     network.load_state_dict({key: tensor.float() for key, tensor in weights.items()}, assign=True)
     return network
@@ -123,11 +141,11 @@ def _empty_network(weights: Mapping[str, Tensor], selected: int, label: str) -> 
         return ProxyFusion(dimension, experts, len(weights["transform.weight"]), selected)
 
 
-def _check_keys(given: Iterable[str], expected: Iterable[str], label: str) -> None:
+def _check_keys(given: Iterable[str], expected: Iterable[str], method: str, label: str) -> None:
     missing, unexpected = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
     faults = [f"missing {_listed(missing)}"] * bool(missing) + [f"unexpected {_listed(unexpected)}"] * bool(unexpected)
     if faults:
-        raise ModelError(f"{label} is no complete ProxyFusion checkpoint: {'; '.join(faults)}")
+        raise ModelError(f"{label} is no complete {method} checkpoint: {'; '.join(faults)}")
 
 
 def _check_values(weights: Mapping[str, Tensor], expected: Mapping[str, torch.Size], label: str) -> None:

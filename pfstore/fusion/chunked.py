@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pfstore.errors import CancelledSetsError
+from pfstore.errors import CancelledSetsError, InputError, ModelError
 from pfstore.features import Offsets
+from pfstore.fusion.attention import Attention
 from pfstore.fusion.fuser import Cuts, Features, Role
 from pfstore.fusion.inputs import (
     ZERO_FEATURE,
@@ -41,7 +42,7 @@ class ChunkedFuser(ABC):
     """
 
     name: str
-    kind: Literal["proxyfusion", "baseline"]
+    kind: Literal["proxyfusion", "nan", "baseline"]
     dimension: int | None
     blocks: int
 
@@ -104,6 +105,30 @@ class ChunkedFuser(ABC):
     ) -> Features:
         """Give the results of fuse_media as templates: [S, blocks*D] float32, L2-normalised."""
         return _normalised(self.fuse_media(features, media_offsets, subject_offsets, role))
+
+    def attend(self, features: Features, offsets: Cuts, role: Role = "probe", *, fused: bool = False) -> Attention:
+        """Tell the weights of fuse on the same arguments, of one set or more; errors as in Fuser.
+
+        fused: the features are fused vectors, as the second stage of fuse_media takes them: the input
+        normalisation is not for them. Raises ModelError for a model that weighs in no way it could tell.
+        """
+        check_role(role)
+        values = as_tensor(features, self.dimension)
+        cuts = as_offsets(offsets, len(values), "set", "features")
+        if len(cuts) == 1:
+            raise InputError("there is no set whose weights could be told")
+        parts = []
+        for first, last in self._chunks(cuts, values.shape[1]):
+            chunk = cuts[first : last + 1]
+            rows = values[int(chunk[0]) : int(chunk[-1])].to(self._device, torch.float32).contiguous()
+            with torch.inference_mode():
+                prepared = rows if fused else self._prepare(rows, int(chunk[0]))
+                parts.append(self._attend(prepared, chunk - chunk[0], role))
+        return Attention.joined(parts)
+
+    def _attend(self, features: Tensor, offsets: Offsets, role: Role) -> Attention:  # noqa: ARG002
+        """Tell the weights of _pool on the same arguments."""
+        raise ModelError(f"the model {self.name} cannot tell how it weighs features")
 
     def _subjects(self, values: Tensor, media: Offsets, subjects: Offsets, role: Role, first: int) -> Tensor:
         """[n, blocks, D] for the subjects from number first on, whose offsets these are."""

@@ -28,11 +28,11 @@ class Fuser(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the model: "proxyfusion", or the baseline's name."""
+        """Name of the model: "proxyfusion", "nan", or the baseline's name."""
 
     @property
     def kind(self) -> str:
-        """What sort of model it is: "proxyfusion" or "baseline"."""
+        """What sort of model it is: "proxyfusion", "nan" or "baseline"."""
 
     @property
     def dimension(self) -> int | None:

@@ -1,41 +1,62 @@
-"""A ProxyFusion network as a Fuser: with its input normalisation, its origin and its digest."""
+"""Networks as Fusers: each with its input normalisation, its origin, its model card and its digest."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from pfstore.errors import ModelError
 from pfstore.features import Offsets
+from pfstore.fusion.attention import Attention
 from pfstore.fusion.chunked import ChunkedFuser
 from pfstore.fusion.fuser import Role
+from pfstore.fusion.nan import Nan
 from pfstore.fusion.normalisation import Normalisation
 from pfstore.fusion.proxyfusion import ProxyFusion
 
+IMPORTED = "imported weights"
+# In JSON, U+0000, which PostgreSQL cannot hold: an odd number of backslashes, and u0000.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
-class ProxyFusionModel(ChunkedFuser):
+
+class NetworkModel(ChunkedFuser):
     """A trained network, ready to fuse.
 
     It fuses with a copy of the network in float64, because logits reach some hundreds, which leaves float32 no
     more than 1e-5 of accuracy and lets the batch show in a set's result.
 
     network: with float32 weights. normalisation: "raw", "unit" or "scale:<factor>". origin: where the weights
-    are from, in words; kept with the model.
+    are from, in words. card: how they were made, a JSON object. Origin and card are kept with the model and
+    count into its digest. Raises ModelError for a card that is not JSON.
     """
 
-    name = "proxyfusion"
-    kind = "proxyfusion"
+    network: ProxyFusion | Nan
 
-    def __init__(self, network: ProxyFusion, normalisation: str = "raw", origin: str = "imported weights") -> None:
+    def __init__(
+        self,
+        network: ProxyFusion | Nan,
+        normalisation: str = "raw",
+        origin: str = IMPORTED,
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(Normalisation.parse(normalisation))
         self.network = deepcopy(network).eval().requires_grad_(False).double()
         self.dimension: int = network.dimension
-        self.blocks = network.selected
         self.origin = origin
+        self.card_text = None if card is None else canonical(card)
+
+    @property
+    def card(self) -> dict[str, Any] | None:
+        """The model card, a copy; None where there is none. Its bytes are `card_text`: JSON with sorted keys."""
+        return None if self.card_text is None else dict(json.loads(self.card_text))
 
     @cached_property
     def digest(self) -> str:
@@ -45,28 +66,75 @@ class ProxyFusionModel(ChunkedFuser):
         return hashlib.sha256(to_bytes(self)).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """Describe the model as `model show` prints it; JSON-ready."""
-        return {
+        """Describe the model as `model show` prints it; JSON-ready. "card" is there only where there is one."""
+        described = {
             "name": self.name,
             "kind": self.kind,
             "dimension": self.dimension,
-            "experts": self.network.experts,
+            "experts": None,
             "selected": self.blocks,
-            "domain": self.network.domain,
+            "domain": None,
             "normalisation": self.normalisation,
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
             "digest": self.digest,
             "origin": self.origin,
         }
+        return described if self.card is None else described | {"card": self.card}
 
-    def to(self, device: str | torch.device) -> ProxyFusionModel:
+    def to(self, device: str | torch.device) -> Self:
         """Move the network to a device, where every later call computes; results go where the features are."""
         self.network.to(device)
         return self
 
     @property
     def _device(self) -> torch.device:
-        return self.network.proxies_g.device
+        return next(self.network.parameters()).device
 
     def _pool(self, features: Tensor, offsets: Offsets, role: Role) -> tuple[Tensor, Tensor]:
         return self.network(features, offsets, role), features.new_ones(())
+
+    def _attend(self, features: Tensor, offsets: Offsets, role: Role) -> Attention:
+        return self.network.attend(features, offsets, role)
+
+
+class ProxyFusionModel(NetworkModel):
+    """A ProxyFusion network as a Fuser: a template has one block for each expert selected."""
+
+    name = "proxyfusion"
+    kind = "proxyfusion"
+    network: ProxyFusion
+
+    def __init__(
+        self,
+        network: ProxyFusion,
+        normalisation: str = "raw",
+        origin: str = IMPORTED,
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(network, normalisation, origin, card)
+        self.blocks = network.selected
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the model as `model show` prints it; JSON-ready. "card" is there only where there is one."""
+        return super().describe() | {"experts": self.network.experts, "domain": self.network.domain}
+
+
+class NanModel(NetworkModel):
+    """A NAN network as a Fuser: a template has one block, and both roles go through the same weights."""
+
+    name = "nan"
+    kind = "nan"
+    blocks = 1
+    network: Nan
+
+
+def canonical(card: Mapping[str, Any]) -> str:
+    """JSON of a model card, the same for equal cards and fit for PostgreSQL; raises ModelError for what is not JSON."""
+    try:
+        text = json.dumps(dict(card), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ModelError(f"the model card cannot be stored as JSON: {error}; use plain, finite values") from error
+    if _NUL.search(text):
+        raise ModelError("the model card cannot be stored: a text in it holds the character U+0000; leave that out")
+    return text

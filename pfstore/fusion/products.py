@@ -69,21 +69,29 @@ class Pattern:
         return torch.sparse_csr_tensor(starts, columns.flatten(), by_feature, (features, rows), check_invariants=False)
 
 
+def _without_autocast(operand: Tensor) -> torch.autocast:
+    """Keep the operands' dtype where autocast would narrow it: there are no sparse products of bfloat16."""
+    return torch.autocast(operand.device.type, enabled=False)
+
+
 def dots(contexts: Tensor, features: Tensor, pattern: Pattern) -> Tensor:
     """[K*N] scalar products of each context ([K*P, D]) with the features ([N, D]) of its piece."""
-    result: Tensor = _Dots.apply(contexts, features, pattern)  # type: ignore[no-untyped-call]
+    with _without_autocast(features):
+        result: Tensor = _Dots.apply(contexts, features, pattern)  # type: ignore[no-untyped-call]
     return result
 
 
 def weighted_sums(weights: Tensor, features: Tensor, pattern: Pattern) -> Tensor:
     """[K*P, D] sums of the features ([N, D]) of each piece, under each block's weights ([K*N])."""
-    result: Tensor = _WeightedSums.apply(weights, features, pattern)  # type: ignore[no-untyped-call]
+    with _without_autocast(features):
+        result: Tensor = _WeightedSums.apply(weights, features, pattern)  # type: ignore[no-untyped-call]
     return result
 
 
 def spread(weights: Tensor, contexts: Tensor, pattern: Pattern) -> Tensor:
     """[N, D] sums, for each feature, of its piece's contexts ([K*P, D]) under its weights ([K*N])."""
-    result: Tensor = _Spread.apply(weights, contexts, pattern)  # type: ignore[no-untyped-call]
+    with _without_autocast(contexts):
+        result: Tensor = _Spread.apply(weights, contexts, pattern)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pfstore.features import Offsets
+from pfstore.fusion.attention import Attention
 from pfstore.fusion.fuser import Role
 from pfstore.fusion.ragged import Sets
 
@@ -41,20 +42,35 @@ class ProxyFusion(nn.Module):
         """Fuse each set: [S, selected, D], blocks by rank, not normalised, of the features' dtype.
 
         features: [N, D], no row zero, on the parameters' device. offsets: [S+1] int64 numpy, no set empty.
-        Contexts and logits are computed in the parameters' dtype, statistics and sums in float64.
+        Contexts and logits are computed in the parameters' dtype, statistics and sums in float64; autocast narrows
+        the contexts alone.
         Differentiable in the parameters and the features, but for the choice of experts, which is discrete:
         `transform` gets no gradient from here. Neither does the bias of `probe_linear`, which shifts all
         logits of a set alike.
         """
         sets = Sets(offsets, features.device)
-        proxies = self.proxies_p if role == "probe" else self.proxies_g
+        weights, _ = self._weigh(sets, features, role)
+        return sets.pool(weights / features.norm(dim=1), features)
+
+    def attend(self, features: Tensor, offsets: Offsets, role: Role) -> Attention:
+        """Tell how forward weighs, given the same; not differentiable."""
+        with torch.no_grad():
+            weights, direction = self._weigh(Sets(offsets, features.device), features, role)
+            proxies = self._proxies(role)
+            return Attention.of(weights, self._choose(direction, proxies), self._scores(direction, proxies))
+
+    def _proxies(self, role: Role) -> Tensor:
+        return self.proxies_p if role == "probe" else self.proxies_g
+
+    def _weigh(self, sets: Sets, features: Tensor, role: Role) -> tuple[Tensor, Tensor]:
+        """[selected, N] float64 weights of the unit features, and [S, r] float64 mean directions in the domain."""
+        proxies = self._proxies(role)
         mean, square, direction = sets.means(features, self._measures)
         statistics = torch.cat([mean, (square - mean.square()).clamp_min(0)], dim=1).to(proxies.dtype)
         contexts = self._contexts(statistics, proxies, self._choose(direction, proxies))
         if role == "probe":  # (A f) · c = f · (Aᵀ c): one product a context, where there were N
             contexts = contexts @ self.probe_linear.weight
-        weights = sets.softmax(sets.logits(contexts, features))
-        return sets.pool(weights / features.norm(dim=1), features)
+        return sets.softmax(sets.logits(contexts.to(proxies.dtype), features)), direction
 
     def _measures(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Give what is averaged over a set: features, their squares, their directions in the domain.
@@ -73,8 +89,12 @@ class ProxyFusion(nn.Module):
 
         In float64, because the order of two near scores must not depend on the batch that a set is in.
         """
-        scores = (direction @ self._directions(proxies).T).round(decimals=SCORE_DECIMALS)
+        scores = self._scores(direction, proxies)
         return scores.sort(dim=1, descending=True, stable=True).indices[:, : self.selected]
+
+    def _scores(self, direction: Tensor, proxies: Tensor) -> Tensor:
+        """[S, K] float64, the mean cosine of each set's features to each expert's proxy in the domain."""
+        return (direction @ self._directions(proxies).T).round(decimals=SCORE_DECIMALS)
 
     def _contexts(self, statistics: Tensor, proxies: Tensor, chosen: Tensor) -> Tensor:
         """Make [selected, S, D] contexts: the sets that chose an expert go through it together."""

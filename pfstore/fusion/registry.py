@@ -25,7 +25,7 @@ def load_model(
     normalisation: str | None = None,
     dimension: int | None = None,
 ) -> Fuser:
-    """Load the model in a file (a published .pth.tar, or safetensors), or the baseline of that name.
+    """Load the model in a file (a published .pth.tar, or safetensors of any kind), or the baseline of that name.
 
     experts_selected: how many experts each set is given to; 4 by default, or all if there are fewer, for a
     published checkpoint does not say. normalisation: "raw" (the default), "unit" or "scale:<factor>". Either

@@ -178,6 +178,22 @@ def test_training_drops_out_and_reaches_the_experts() -> None:
     assert network.proxies_g.grad is not None
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_it_trains_in_bfloat16(role: Role) -> None:
+    network = random_model(16, experts=3, selected=3).network.float().requires_grad_(True)
+    features, offsets = feature_sets([5, 1, 300], 16)
+    values = torch.from_numpy(features)
+    exact = network(values, offsets, role)
+    with torch.autocast("cpu", torch.bfloat16):
+        near = network(values, offsets, role)
+        loss = near.square().sum()
+    torch.autograd.backward(loss)
+    assert near.dtype == torch.float32
+    assert not torch.equal(near, exact)
+    torch.testing.assert_close(near, exact, rtol=0, atol=0.05)
+    assert all(network.get_parameter(f"pooler.{expert}.0.weight").grad is not None for expert in range(3))
+
+
 def test_a_network_in_training_is_left_as_it_is() -> None:
     network = ProxyFusion(8, experts=3, domain=2, selected=2).train()
     ProxyFusionModel(network).fuse(*feature_sets([3], 8))

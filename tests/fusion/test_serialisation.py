@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load
 
 from pfstore.errors import ModelError
-from pfstore.fusion import ProxyFusionModel, from_bytes, load_model, random_model, to_bytes
+from pfstore.fusion import ProxyFusion, ProxyFusionModel, from_bytes, load_model, random_model, to_bytes
 from tests.fusion.samples import REFERENCES, Reference
 
 REFERENCE = Reference.read(REFERENCES[0])
@@ -71,7 +71,9 @@ def test_the_same_scale_may_be_written_in_other_digits(tmp_path: Path) -> None:
 def test_every_setting_changes_the_digest() -> None:
     settings: list[dict[str, object]] = [{}, {"experts_selected": 3}, {"normalisation": "unit"}]
     models = [load_model(REFERENCE.checkpoint, **each) for each in settings]  # type: ignore[arg-type]
-    labelled = ProxyFusionModel(from_bytes(to_bytes(models[0])).network, origin="trained")
+    network = from_bytes(to_bytes(models[0])).network
+    assert isinstance(network, ProxyFusion)
+    labelled = ProxyFusionModel(network, origin="trained")
     other = load_model(Reference.read(REFERENCES[1]).checkpoint)
     assert len({model.digest for model in [*models, labelled, other]}) == 5
 
