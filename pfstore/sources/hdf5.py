@@ -117,7 +117,7 @@ class Hdf5Source(KeyedSource):
         """Yield the rows of a subject a slice at a time, a medium's rows together."""
         with self._gallery(subject) as group:
             for dataset in datasets(group):
-                yield from _chunks(subject, dataset)
+                yield from dataset_chunks(dataset, subject, dataset.name, f"gallery/{dataset.name}")
 
     def __exit__(self, *exc: object) -> None:
         """Close the file that was read last."""
@@ -132,7 +132,7 @@ class Hdf5Source(KeyedSource):
         for path in self._files:
             with open_file(path) as file:
                 for subject, name in subject_groups(file).items():
-                    if not _has_gallery(file, name):
+                    if not has_gallery(file[name]):
                         continue
                     if subject in where:
                         raise SourceError(f"subject {subject!r} is in {where[subject][0]} and in {path}; remove one")
@@ -218,6 +218,23 @@ def dataset_of(group: h5py.Group, name: str) -> Dataset | None:
     return _dataset(group, name, member) if isinstance(member, h5py.h5d.DatasetID) else None
 
 
+def dataset_chunks(dataset: Dataset, subject: str, medium: str, key: str) -> Iterator[Chunk]:
+    """Yield the rows of a dataset a slice at a time, all of one subject and medium; row n's key is "key[n]"."""
+    if dataset.fault:
+        yield Chunk([subject], [medium], [key], [None], {0: dataset.fault})
+        return
+    for start, features in dataset.slices():
+        rows = [f"{key}[{frame}]" for frame in range(start, start + len(features))]
+        yield Chunk([subject] * len(rows), [medium] * len(rows), rows, features)
+
+
+def has_gallery(subject: h5py.Group) -> bool:
+    """Tell whether a subject's group has any dataset in its gallery. Raises SourceError."""
+    if "gallery" not in members(subject) or not _is_group(subject, "gallery"):
+        return False
+    return next(datasets(subject["gallery"]), None) is not None
+
+
 def _dataset(group: h5py.Group, name: str, member: h5py.h5d.DatasetID) -> Dataset:
     # Even a look at the shape of a virtual dataset could open the files that it is made of.
     if elsewhere := _needs_more_than_the_file(member.get_create_plist()):
@@ -259,23 +276,6 @@ def _storage_fault(data: h5py.Dataset) -> Fault | None:
     if data.chunks and math.prod(data.chunks) * data.dtype.itemsize > _LARGEST_CHUNK:
         return Fault(Reason.UNDECODABLE, f"chunks of {list(data.chunks)} are too large to unpack")
     return None
-
-
-def _chunks(subject: str, dataset: Dataset) -> Iterator[Chunk]:
-    if dataset.fault:
-        yield Chunk([subject], [dataset.name], [f"gallery/{dataset.name}"], [None], {0: dataset.fault})
-        return
-    for start, features in dataset.slices():
-        frames = range(start, start + len(features))
-        rows = [f"gallery/{dataset.name}[{frame}]" for frame in frames]
-        yield Chunk([subject] * len(rows), [dataset.name] * len(rows), rows, features)
-
-
-def _has_gallery(file: h5py.File, name: bytes) -> bool:
-    subject = file[name]
-    if "gallery" not in members(subject) or not _is_group(subject, "gallery"):
-        return False
-    return next(datasets(subject["gallery"]), None) is not None
 
 
 def _is_group(group: h5py.Group, name: str) -> bool:

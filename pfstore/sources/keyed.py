@@ -16,6 +16,7 @@ from pfstore.features import FeatureBatch
 from pfstore.sources import keys
 from pfstore.sources.assembly import Chunk, assemble
 from pfstore.sources.base import Sample, Shard, ShardRange, SourceBatch
+from pfstore.sources.single import SubjectRows, gathered
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
 
@@ -117,6 +118,11 @@ class KeyedSource(ABC):
         yield from assemble(chunks, dimension=dimension, batch_features=features)
         if to is None and self.excluded:
             yield SourceBatch(FeatureBatch.empty(dimension), excluded=self.excluded)
+
+    def read_subject(self, subject: str, *, dimension: int) -> SubjectRows | None:
+        """Read one subject, named as the gallery has it; None where there is none of this name."""
+        name = next((one for one in self.subjects if keys.storable(one) == subject), None)
+        return None if name is None else gathered(self.chunks(name), subject, dimension=dimension)
 
     def __enter__(self) -> Self:
         return self

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -54,6 +55,18 @@ def has_surrogates(text: str) -> bool:
 def split_text(text: str) -> tuple[str | None, ...]:
     """Return the texts of the parts of a composite key that key_text joined; None for a NULL."""
     return tuple(None if part == "%" else _unescaped(part) for part in text.split("/"))
+
+
+def key_like(text: str, other: Key) -> Key | None:
+    """Return the key of which subject_text most likely made this text, its parts of the types of another key's.
+
+    None where the text cannot be of such types. Not every key is found again: subject_text tells of it.
+    """
+    parts = (text,) if len(other) == 1 else split_text(text)
+    if len(parts) != len(other):
+        return None
+    made = tuple(_part_like(part, like) for part, like in zip(parts, other, strict=True))
+    return None if None in made else made
 
 
 def part_text(part: object) -> str:
@@ -122,6 +135,44 @@ def part_from_json(part: Any) -> Any:
         "date": date.fromisoformat,
     }
     return readers[name](text)
+
+
+def _part_like(text: str | None, like: object) -> object:
+    """Return the value of like's type that part_text makes this text of, None where there is none such."""
+    kinds: list[tuple[type | tuple[type, ...], Callable[[str], object]]] = [
+        (str, str),
+        ((bytes, bytearray, memoryview), _bytes_of),
+        (Decimal, _decimal_of),
+        ((int, float), _number_of),
+        (UUID, UUID),
+        (datetime, datetime.fromisoformat),
+        (date, date.fromisoformat),
+    ]
+    if text is None or "\0" in text:
+        return None
+    try:
+        return next((make(text) for kind, make in kinds if isinstance(like, kind)), None)
+    except (ValueError, ArithmeticError):
+        return None
+
+
+def _bytes_of(text: str) -> bytes:
+    return bytes.fromhex(text[2:]) if text.startswith("0x") else text.encode()
+
+
+def _decimal_of(text: str) -> Decimal | None:
+    number = Decimal(text)
+    return number if number.is_finite() else None
+
+
+def _number_of(text: str) -> object:
+    if text in ("True", "False"):
+        return text == "True"
+    number = float(text)
+    if not number.is_integer():
+        return number if math.isfinite(number) else None
+    # Neither SQLite nor a float holds a longer one.
+    return int(text) if abs(number) < _EXACT and text.lstrip("-").isdecimal() else None
 
 
 def _escaped(text: str) -> str:

@@ -18,6 +18,7 @@ from pfstore.sources.assembly import Chunk, assemble
 from pfstore.sources.base import Sample, Shard, ShardRange, SourceBatch
 from pfstore.sources.encodings import parse_encoding
 from pfstore.sources.presets import suggestion
+from pfstore.sources.single import SubjectRows, gathered
 from pfstore.sources.sql_database import LegacyDatabase
 from pfstore.sources.sql_rows import RowReader
 
@@ -101,6 +102,22 @@ class SqlSource:
             yield from assemble(chunks, dimension=dimension, batch_features=features, unordered=unordered)
             if excluded := self._rows.excluded(connection, range_=range_):
                 yield SourceBatch(FeatureBatch.empty(dimension), excluded=excluded)
+
+    def read_subject(self, subject: str, *, dimension: int) -> SubjectRows | None:
+        """Read one subject, named by the text of its key, in one snapshot; None where the source does not have it.
+
+        The database is asked for this key alone, and where it has none, for all keys, as a rare one, like a time
+        in a zone, may be written in another way.
+        """
+        extractor, unordered = self.extractor, not self._rows.has_row_key
+        with self._database.snapshot() as connection:
+            for range_ in self._rows.ranges_of(connection, subject):
+                with closing(self._rows.read(connection, self._rows.within(range_), extractor)) as chunks:
+                    found = gathered(chunks, subject, dimension=dimension, unordered=unordered)
+                if found is not None:
+                    excluded = self._rows.excluded(connection, range_=range_)
+                    return replace(found, batch=replace(found.batch, excluded=excluded))
+        return None
 
     def close(self) -> None:
         """Give back the connections."""

@@ -21,16 +21,26 @@ def is_nobody(range_: ShardRange) -> bool:
 
 
 def condition(columns: Sequence[LiveColumn], range_: ShardRange) -> sa.ColumnElement[bool]:
-    """Return what the rows of a range fulfil: after one key, up to and with another, as the database compares."""
+    """Return what the rows of a range fulfil: after one key, up to and with another, as the database compares.
+
+    Of the range `only` it is that their key is equal to this one.
+    """
     if is_nobody(range_):
         return sa.or_(*(column.clause.is_(None) for column in columns))
     conditions: list[sa.ColumnElement[bool]] = [column.clause.is_not(None) for column in columns]
     clauses = [column.clause for column in columns]
+    if "only" in range_:
+        return sa.and_(*map(_equal, clauses, keys.from_json(range_["only"])))
     if range_["after"] is not None:
         conditions.append(_beyond(clauses, keys.from_json(range_["after"])))
     if range_["to"] is not None:
         conditions.append(_up_to(clauses, keys.from_json(range_["to"])))
     return sa.and_(*conditions)
+
+
+def only(key: keys.Key) -> ShardRange:
+    """Return the range of this key and of those that the database takes for equal."""
+    return {"only": keys.to_json(key)}
 
 
 def cut(groups: Iterable[tuple[keys.Key, int]], features: int) -> Iterator[Shard]:
@@ -68,6 +78,10 @@ def _up_to(columns: Sequence[Column], key: keys.Key) -> sa.ColumnElement[bool]:
     if not rest:
         return first <= value
     return sa.and_(first <= value, sa.or_(first < value, _up_to(rest, key[1:])))
+
+
+def _equal(column: Column, value: Any) -> sa.ColumnElement[bool]:
+    return column == _literal(value)
 
 
 def _literal(value: Any) -> Column:

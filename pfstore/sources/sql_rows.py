@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from decimal import Decimal
 from typing import Any
 
@@ -104,6 +105,23 @@ class RowReader:
             while groups := result.fetchmany(_PAGE_ROWS):
                 self._refuse_mixed(kinds, list(zip(*groups, strict=True)))
                 yield from ((tuple(group[:-1]), int(group[-1])) for group in groups)
+
+    def ranges_of(self, connection: sa.Connection, subject: str) -> Iterator[ShardRange]:
+        """Yield ranges of one key that may be this subject's; all but the first cost a walk over the keys."""
+        if guess := self._guessed(connection, subject):
+            yield sql_ranges.only(guess)
+        with closing(self.subjects(connection)) as subjects:
+            found = [key for key, _ in subjects if keys.storable(keys.subject_text(key) or "") == subject]
+        yield from map(sql_ranges.only, found)
+
+    def _guessed(self, connection: sa.Connection, subject: str) -> keys.Key | None:
+        """Return the key that has this text, told by the types of any other subject's key."""
+        selected = self._keys(self._subject)
+        if any(str(key) != str(live.clause) for key, live in zip(selected, self._subject, strict=True)):
+            return None  # what is no such value would be an error to compare with
+        present = [live.clause.is_not(None) for live in self._subject]
+        other = connection.execute(self._filtered(sa.select(*selected)).where(*present).limit(1)).first()
+        return None if other is None else keys.key_like(subject, tuple(other))
 
     def count_nobody(self, connection: sa.Connection) -> int:
         """Count the rows without a subject."""

@@ -75,7 +75,7 @@ class FramesSource(KeyedSource):
     def count(self, subject: str) -> int:
         """Return about how many rows a subject has, estimated from the size of its files."""
         files = self._files.get(subject, [])
-        return sum(max(1, round(_size(file) / self._row_bytes)) for file in files)
+        return sum(max(1, round(_size(file.path) / self._row_bytes)) for file in files)
 
     def chunks(self, subject: str) -> Iterator[Chunk]:
         """Yield the rows of a subject a slice at a time, a medium's rows together."""
@@ -99,9 +99,9 @@ class FramesSource(KeyedSource):
         """The size of a row in a file, learnt from the first one that can be read."""
         for subject in self.subjects[:_TRIED]:
             file = self._files[subject][0]
-            features = _features(file)
+            features = features_of(file.path)
             if not isinstance(features, Fault) and features:
-                return _size(file) / len(features)
+                return _size(file.path) / len(features)
         return _ROW_BYTES
 
 
@@ -133,7 +133,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _chunks(subject: str | None, file: _File) -> Iterator[Chunk]:
-    found = _features(file)
+    found = features_of(file.path)
     if isinstance(found, Fault):
         yield Chunk([subject], [file.medium], [file.below], [None], {0: found})
         return
@@ -146,22 +146,25 @@ def _chunks(subject: str | None, file: _File) -> Iterator[Chunk]:
         yield Chunk([subject] * len(part), [file.medium] * len(part), rows, features, faults)
 
 
-def _features(file: _File) -> list[Floats | Fault] | Fault:
-    """Return the feature of each row or why there is none, or why there is no row."""
+def features_of(path: Path) -> list[Floats | Fault] | Fault:
+    """Return the feature of each row of a pickled frame or why there is none, or why there is no row.
+
+    Raises SourceError where the file cannot be read.
+    """
     try:
-        frame = pickled.read(file.path)
+        frame = pickled.read(path)
         if not isinstance(frame, pickled.Frame):
             return Fault(Reason.UNDECODABLE, f"the pickle is a {type(frame).__name__} instead of a pandas DataFrame")
-        found = vectors(frame.column(_COLUMN), _size(file))
+        found = vectors(frame.column(_COLUMN), _size(path))
     except pickled.Unreadable as error:
         return Fault(Reason.UNDECODABLE, f"the pickle {error}"[:200])
     return found or Fault(Reason.EMPTY, "a frame without rows")
 
 
-def _size(file: _File) -> int:
+def _size(path: Path) -> int:
     try:
-        return file.path.stat().st_size
+        return path.stat().st_size
     except FileNotFoundError:
-        raise SourceError(f"{file.path}: no such file") from None
+        raise SourceError(f"{path}: no such file") from None
     except OSError as error:
-        raise SourceError(f"{file.path}: cannot be read: {first_line(error)}") from None
+        raise SourceError(f"{path}: cannot be read: {first_line(error)}") from None

@@ -42,7 +42,7 @@ class IjbSource(RowSource):
         extractor = labelled(extractor, name, path)
         self._features = feature_array(read_npy(path), str(path))
         index = index or _beside(path, name)
-        self._images, templates, media = _columns(index)
+        self._images, templates, media = index_columns(index)
         if self._features.ndim != 2 or len(self._features) != len(templates):
             shape = list(self._features.shape)
             raise SourceError(f"{path}: the shape is {shape}, but {index} has {len(templates):,} lines")
@@ -74,8 +74,8 @@ def _beside(path: Path, name: str) -> Path:
     return found[0]
 
 
-def _columns(path: Path) -> tuple[list[str], list[str], list[str]]:
-    """Return the images, templates and media of the lines, [N] each."""
+def index_columns(path: Path) -> tuple[list[str], list[str], list[str]]:
+    """Return the images, templates and media of a text's lines, [N] each. Raises SourceError."""
     lines = [line.split() for line in _lines(path)]
     while lines and not lines[-1]:
         lines.pop()
@@ -86,8 +86,11 @@ def _columns(path: Path) -> tuple[list[str], list[str], list[str]]:
     return images, templates, media
 
 
-def _owners(templates: Sequence[str], path: Path) -> list[str | None]:
-    """Return the subject of each row's template, None where the CSV does not name the template."""
+def template_subjects(path: Path) -> dict[str, str]:
+    """Return the subject of each template of a CSV "template,subject" with any further columns, in its order.
+
+    A header is a template like any other. Raises SourceError where a line is no such, or a template is of two subjects.
+    """
     owner: dict[str, str] = {}
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
@@ -96,6 +99,12 @@ def _owners(templates: Sequence[str], path: Path) -> list[str | None]:
         if owner.setdefault(template, subject) != subject:
             both = f"{owner[template]!r} and {subject!r}"
             raise SourceError(f"{path}:{number}: template {template!r} is of two subjects, {both}")
+    return owner
+
+
+def _owners(templates: Sequence[str], path: Path) -> list[str | None]:
+    """Return the subject of each row's template, None where the CSV does not name the template."""
+    owner = template_subjects(path)
     # A header names no template either, so nothing has to be known about it.
     found = [owner.get(template) for template in templates]
     if found and all(subject is None for subject in found):
