@@ -1,0 +1,1 @@
+"""The field's protocols as data: which references are compared with which probes."""

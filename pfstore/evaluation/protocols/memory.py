@@ -1,0 +1,87 @@
+"""The features of a part of a source, held in memory with what was left out of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pfstore.errors import InputError
+from pfstore.evaluation.protocols.survey import BATCH_FEATURES
+from pfstore.features import FeatureBatch, Floats, Offsets, offsets_of
+from pfstore.sources.base import FeatureSource, Reject, SourceBatch
+
+
+@dataclass(frozen=True)
+class Held:
+    """Subjects with all their features. Memory: 4 bytes a value, and as much again while they are read.
+
+    features: [N, D] float32. media_offsets, subject_offsets, subjects, media: as in FeatureBatch, but where the source
+    has no media each feature is a medium of its own. read, rejected: rows of these subjects, and of nobody.
+    """
+
+    features: Floats
+    media_offsets: Offsets
+    subject_offsets: Offsets
+    subjects: Sequence[str]
+    media: Sequence[str]
+    read: int
+    rejected: Counter[str]
+    firsts: dict[str, Reject]
+
+    @property
+    def media_counts(self) -> Offsets:
+        """[S] int64, how many media each subject has."""
+        return np.diff(self.subject_offsets)
+
+
+def hold(source: FeatureSource, wanted: Callable[[str], bool]) -> Held:
+    """Read a whole source and keep the subjects that are wanted. Raises InputError where no feature can be read."""
+    dimension = source.sample().dimension
+    if dimension is None:
+        raise InputError("no feature of the source can be decoded, so there is nothing to evaluate")
+    kept = _Kept(dimension)
+    for shard in source.shards(8 * BATCH_FEATURES):
+        for batch in source.read(shard.range, dimension=dimension, features=BATCH_FEATURES):
+            kept.add(batch, wanted)
+    return kept.held(source.has_media)
+
+
+@dataclass
+class _Kept:
+    dimension: int
+    batches: list[FeatureBatch] = field(default_factory=list)
+    read: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    firsts: dict[str, Reject] = field(default_factory=dict)
+
+    def add(self, batch: SourceBatch, wanted: Callable[[str], bool]) -> None:
+        keep = np.fromiter(map(wanted, batch.features.subject_ids), dtype=bool, count=len(batch.features.subject_ids))
+        self.batches.append(batch.features.select(keep))
+        rejects = [one for one in batch.rejects if one.subject is None or wanted(one.subject)]
+        self.read += len(self.batches[-1].features) + len(rejects)
+        self.rejected.update(str(one.reason) for one in rejects)
+        for one in rejects:
+            self.firsts.setdefault(str(one.reason), one)
+
+    def held(self, has_media: bool) -> Held:
+        features = np.concatenate([np.empty((0, self.dimension), np.float32), *(one.features for one in self.batches)])
+        media = np.concatenate([np.empty(0, np.int64), *(np.diff(one.media_offsets) for one in self.batches)])
+        subjects = np.concatenate([np.empty(0, np.int64), *(np.diff(one.subject_offsets) for one in self.batches)])
+        names = [name for one in self.batches for name in one.media_ids]
+        if not has_media:
+            subjects = np.diff(offsets_of(media)[offsets_of(subjects)])
+            media = np.ones(len(features), dtype=np.int64)
+            names = [str(number) for count in subjects.tolist() for number in range(count)]
+        return Held(
+            features,
+            offsets_of(media),
+            offsets_of(subjects),
+            [subject for one in self.batches for subject in one.subject_ids],
+            names,
+            self.read,
+            self.rejected,
+            self.firsts,
+        )
