@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pfstore.cli.app import App, Group, plural
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from pfstore.gallery.galleries import Version
+    from pfstore.gallery.thresholds import Threshold
 
 _COLUMNS = (
     "gallery",
@@ -67,22 +70,36 @@ def list_(app: App) -> None:
 @click.argument("name")
 @click.pass_obj
 def show(app: App, name: str) -> None:
-    """Show a gallery's versions, their contracts and thresholds.
+    """Show a gallery's versions, their contracts and thresholds, and what these rest on.
 
     Example: pfstore gallery show staff
     """
-    from dataclasses import asdict
-
-    from pfstore.cli.output import stacked, table
     from pfstore.gallery import galleries, thresholds
 
     with app.connect() as connection:
-        found, counts = galleries.versions(connection, name), galleries.counts(connection)
-        limits = {one.number: [asdict(t) for t in thresholds.stored(connection, one)] for one in found}
-    rows = [one.as_dict() | {"templates": counts[one.version_id], "thresholds": limits[one.number]} for one in found]
-    known = [{"version": number} | limit for number, ones in limits.items() for limit in ones]
-    tables = stacked(table(rows, _COLUMNS), "", table(known, ("version", "fmr", "threshold", "comparisons")))
-    app.show({"gallery": name, "versions": rows}, tables if known else table(rows, _COLUMNS))
+        counts = galleries.counts(connection)
+        rows, known = [], []
+        for one in galleries.versions(connection, name):
+            limits = thresholds.stored(connection, one)
+            since = thresholds.written_since(connection, one, limits[0].created_at) if limits else 0
+            told = {"templates": counts[one.version_id], "thresholds": [limit.as_dict() for limit in limits]}
+            rows.append(one.as_dict() | told | {"written_since": since})
+            known.append(limits)
+    app.show({"gallery": name, "versions": rows}, _with_thresholds(rows, known))
+
+
+def _with_thresholds(rows: list[dict[str, Any]], known: list[list[Threshold]]) -> RenderableType:
+    from pfstore.cli import calibrate
+    from pfstore.cli.output import cell, stacked, table
+
+    parts = [table(rows, _COLUMNS)]
+    for row, limits in zip(rows, known, strict=True):
+        if limits:
+            older = f", older than {plural(row['written_since'], 'template')}" if row["written_since"] else ""
+            made = "by backfill" if limits[0].automatic else "by calibrate"
+            head = f"version {row['number']}: {limits[0].basis}, {made}, {cell(limits[0].created_at)}{older}"
+            parts += ["", head, table(calibrate.rows(limits), calibrate.COLUMNS)]
+    return stacked(*parts)
 
 
 @gallery.command()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from pfstore.cli.app import App, Command, Number
 from pfstore.errors import InputError
+
+if TYPE_CHECKING:
+    from pfstore.gallery.thresholds import Threshold
 
 
 @click.command(cls=Command)
@@ -27,8 +32,8 @@ def verify(
 ) -> None:  # fmt: skip
     """Verify: compare a probe with one subject's template. Exits 0 for a match, 1 for none.
 
-    Without --threshold the one that backfill took from the gallery's own non-mated comparisons decides;
-    `pfstore gallery show` lists them.
+    Without --threshold the one at --fmr decides, as `pfstore calibrate` stored it, or before that the backfill from
+    the gallery's own non-mated comparisons; `pfstore gallery show` lists them. What it rests on is printed.
 
     Example: pfstore verify staff alice --probe alice.npy --fmr 0.001
     """
@@ -46,21 +51,40 @@ def verify(
         fuser = models.load(connection, chosen.model_digest)
         template = searching.probe_templates(fuser, chosen, sets.features, sets.offsets, extractor or sets.extractor)
         score = searching.verify(connection, chosen, subject, template[0])
+        asked = threshold is None
         if threshold is None:
-            limit = thresholds.at(connection, chosen, fmr)
-            threshold, fmr = limit.threshold, limit.fmr
+            threshold = (stored := thresholds.at(connection, chosen, fmr)).threshold
+            limit: Threshold | None = stored
         else:
-            fmr = thresholds.fmr_of(connection, chosen, threshold)
+            limit = thresholds.kept_by(connection, chosen, threshold)
     match = score >= threshold
-    document = {"subject": subject, "score": score, "threshold": threshold, "fmr": fmr, "match": match}
-    app.show(document, _said(subject, score, threshold, fmr, match))
+    document = {
+        "subject": subject,
+        "score": score,
+        "threshold": threshold,
+        "fmr": limit and limit.target,
+        "match": match,
+    }
+    app.show(document | _basis(limit, asked), _said(subject, score, threshold, _rate(limit, asked), match))
     context.exit(0 if match else 1)
 
 
-def _said(subject: str, score: float, threshold: float, fmr: float | None, match: bool) -> str:
+def _basis(limit: Threshold | None, asked: bool) -> dict[str, Any]:
+    """Return what --json tells of a threshold; the interval is of the FMR at a stored one only."""
+    if limit is None:
+        return {"interval": None, "comparisons": None, "basis": None}
+    return {"interval": limit.interval if asked else None, "comparisons": limit.comparisons, "basis": limit.basis}
+
+
+def _rate(limit: Threshold | None, asked: bool) -> str:
+    if limit is None:
+        return "FMR unknown"
+    return limit.said if asked else f"FMR at most {limit.target:.2g}, {limit.basis_said}"
+
+
+def _said(subject: str, score: float, threshold: float, rate: str, match: bool) -> str:
     from pfstore.text import visible
 
-    rate = "FMR unknown" if fmr is None else f"FMR at most {fmr:.2g}"
     relation = "at or above" if match else "below"
     decision = "match" if match else "no match"
     return f"{decision}: {visible(subject)}, score {score:.4f}, {relation} {threshold:.4f} ({rate})"

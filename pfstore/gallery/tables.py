@@ -157,8 +157,16 @@ thresholds = sa.Table(
     "thresholds",
     metadata,
     sa.Column("version_id", sa.ForeignKey(versions.c.version_id, ondelete="CASCADE"), primary_key=True),
-    sa.Column("fmr", sa.Double, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("target", sa.Double, primary_key=True),
     sa.Column("threshold", sa.Double, nullable=False),
+    # Of an FMR: comparisons. Of an FPIR: searches.
     sa.Column("comparisons", sa.BigInteger, nullable=False),
+    sa.Column("low", sa.Double),
+    sa.Column("high", sa.Double),
+    sa.Column("templates", sa.BigInteger),
+    sa.Column("basis", sa.Text, nullable=False),
+    sa.Column("automatic", sa.Boolean, nullable=False),
     _time("created_at"),
+    sa.CheckConstraint("kind IN ('fmr', 'fpir')", name="kind"),
 )

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pfstore.errors import ContractError, SourceError
-from pfstore.gallery import galleries, runs, thresholds
+from pfstore.gallery import galleries, runs
 from pfstore.gallery.galleries import Contract, Strategy, Version
 from pfstore.gallery.locking import locked
 from pfstore.gallery.runs import Counts
@@ -241,11 +241,14 @@ def _work(
 
 def _complete(connection: Connection, version: Version, *, promote: bool) -> bool:
     """Make what searching needs of a finished version; promote it if there is none before, and tell whether so."""
+    # What prints progress imports this module, and comparing takes a while to load.
+    from pfstore.gallery import calibration
+
     there = {one.number: one for one in galleries.versions(connection, version.gallery)}
     if there[version.number].empty:
         return False
     galleries.analyze(connection, version)
-    thresholds.estimate(connection, version)
+    calibration.estimate(connection, version)
     if not promote or any(one.state == "active" for one in there.values()):
         return False
     galleries.promote(connection, version.gallery, version.number)
