@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench import backfilling, decoding, fusing, harness
+from bench import backfilling, decoding, fusing, harness, scoring, training
 
 
 @click.command()
@@ -14,7 +14,8 @@ from bench import backfilling, decoding, fusing, harness
 @click.option("--out", type=click.Path(path_type=Path), help="Write the results as JSON too.")
 def main(big: bool, out: Path | None) -> None:
     """Run every benchmark, small by default."""
-    results = [*decoding.run(big=big), *fusing.run(big=big), *backfilling.run(big=big)]
+    benchmarks = (decoding, fusing, training, scoring, backfilling)
+    results = [result for one in benchmarks for result in one.run(big=big)]
     harness.show(results)
     if out:
         harness.keep(results, out)

@@ -11,7 +11,23 @@ from typing import NoReturn
 
 import click
 
-from pfstore.cli import backfill, db, demo, gallery, hdf5, init, model, search, source, status, verify
+from pfstore.cli import (
+    backfill,
+    calibrate,
+    db,
+    demo,
+    evaluate,
+    explain,
+    gallery,
+    hdf5,
+    init,
+    model,
+    search,
+    source,
+    status,
+    train,
+    verify,
+)
 from pfstore.cli.app import App, Group, global_options
 from pfstore.errors import PfstoreError
 
@@ -58,6 +74,10 @@ for command in (
     backfill.backfill,
     search.search,
     verify.verify,
+    calibrate.calibrate,
+    explain.explain,
+    train.train,
+    evaluate.evaluate,
     status.status,
     hdf5.hdf5,
     demo.demo,

@@ -97,12 +97,16 @@ class _Show:
         self._type("backfill", "staff-proxyfusion")
         self._say("Once more: nothing has changed, so nothing is written.")
         self._type("backfill", "staff")
+        self._say("Which score is a match? All probes against everybody but themselves give thresholds with intervals.")
+        self._type("calibrate", "staff", "--probes", "probes.npz")
         self._say("Who is this? Photos of two enrolled people and a stranger, none of which the store has.")
         self._type("search", "staff", "--probes", "three.npz", "--top", "3")
         self._say("Is this the one? The same photo as the one it shows, then as somebody else.")
         mine, other = probes.subjects[0], probes.subjects[1]
         self._type("verify", "staff", mine, "--probe", "one.npz")
         self._type("verify", "staff", other, "--probe", "one.npz", expected=1)
+        self._say("Which of this one's photos make the template, and how much?")
+        self._type("explain", "staff", mine, "--top", "3")
         self._say(f"All {MATED} probes of enrolled people and {STRANGERS} of strangers:")
         return {gallery: self._identify(gallery, probes) for gallery in ("staff", "staff-proxyfusion")}
 

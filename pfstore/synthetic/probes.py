@@ -26,8 +26,8 @@ class KnownProbes:
 def known_probes(population: Population, mated: int = 200, non_mated: int = 100, frames: float = 4.0) -> KnownProbes:
     """Return probes of subjects spread over the gallery, one each, then of strangers; frames is the mean of a probe.
 
-    Both are of media that the gallery has not. Raises ValueError where more mated probes are asked for than
-    there are subjects.
+    A mated probe's id is its subject's. Both are of media that the gallery has not. Raises ValueError where more mated
+    probes are asked for than there are subjects.
     """
     if mated > population.subjects:
         raise ValueError(f"{mated} mated probes of {population.subjects} subjects")
@@ -35,7 +35,7 @@ def known_probes(population: Population, mated: int = 200, non_mated: int = 100,
     parts = [population.mated(chosen, frames, _STREAM), population.strangers(non_mated, frames)]
     counts = np.concatenate([np.diff(part.medium_offsets) for part in parts if len(part.subjects)])
     names = [population.name(subject) for subject in chosen.tolist()]
-    ids = [f"mated-{name}" for name in names] + [f"stranger-{number:06d}" for number in range(non_mated)]
+    ids = names + [f"stranger-{number:06d}" for number in range(non_mated)]
     features = np.concatenate([part.features for part in parts]).astype(np.float32, copy=False)
     return KnownProbes(ProbeSets(features, offsets_of(counts), ids, population.extractor), names + [""] * non_mated)
 

@@ -1,0 +1,1 @@
+"""Training of fusion models on the features of people who are not in the test."""
