@@ -60,9 +60,7 @@ _SHARE = Number(0, 1)
 @click.option(
     "--part",
     type=click.Choice(["test", "validation", "train", "all"]),
-    default="test",
-    show_default=True,
-    help="Which subjects of a source.",
+    help="Which subjects of a source [default: test].",
 )
 @click.option("--test", type=_SHARE, help="Share of the subjects in the test part [default: the model's, else 0.2].")
 @click.option("--validation", type=_SHARE, help="Share in the validation part [default: the model's, else 0.1].")
@@ -70,11 +68,9 @@ _SHARE = Number(0, 1)
 @click.option(
     "--draws",
     type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="How often sets are drawn of each subject of a source.",
+    help="How often sets are drawn of each subject of a source [default: 3].",
 )
-@click.option("--media", type=Span(), default="1-3", show_default=True, help="Media in a drawn set.")
+@click.option("--media", type=Span(), help="Media in a set drawn of a source [default: 1-3].")
 @click.option("--fmr", multiple=True, type=_RATE, metavar="RATE", help="FMR to tell FNMR at [default: 0.1 … 0.000001].")
 @click.option(
     "--fpir", multiple=True, type=_RATE, metavar="RATE", help="FPIR to tell FNIR at [default: 0.003, 0.01, 0.1]."
@@ -130,6 +126,8 @@ def evaluate(
       pfstore evaluate --protocol ijbc.toml --report ijbc-report
       pfstore evaluate --source hr --json | jq '.methods[].label'
     """
+    if sum(where[name] is not None for name in ("source", "hdf5", "protocol")) != 1:
+        raise click.UsageError("name what to evaluate on: one of --source NAME, --hdf5 FOLDER and --protocol FILE")
     from pfstore.evaluation.evaluating import evaluate
     from pfstore.evaluation.methods import STRATEGIES, Strategy, load_methods
     from pfstore.evaluation.scoring import Targets
@@ -149,7 +147,7 @@ def evaluate(
     experiment = _experiment(app, methods, seed=seed, **where)
     with _progress(app.quiet) as observe:
         found = evaluate(experiment, methods, targets, bootstrap=bootstrap, seed=seed, observe=observe)
-    for warning in found.warnings:
+    for warning in () if app.quiet else found.warnings:
         click.echo(f"pfstore: {warning}", err=True)
     if folder is not None:
         from pfstore.evaluation.report import write_report
@@ -182,14 +180,17 @@ def _experiment(
     source: str | None,
     hdf5: Path | None,
     protocol: Path | None,
-    part: Literal["test", "validation", "train", "all"],
-    draws: int,
-    media: tuple[int, int],
+    part: Literal["test", "validation", "train", "all"] | None,
+    draws: int | None,
+    media: tuple[int, int] | None,
     seed: int,
     **shares: Any,
 ) -> Experiment:
-    if sum(one is not None for one in (source, hdf5, protocol)) != 1:
-        raise click.UsageError("name what to evaluate on: one of --source NAME, --hdf5 FOLDER and --protocol FILE")
+    told = {"part": part, "draws": draws, "media": media, **shares}
+    if source is None and (given := [name for name, value in told.items() if value is not None]):
+        raise click.UsageError(
+            f"--{given[0].replace('_', '-')} is for --source: other data say themselves what is drawn"
+        )
     if hdf5 is not None:
         from pfstore.evaluation.protocols.hdf5 import hdf5_experiment
 
@@ -206,9 +207,9 @@ def _experiment(
         return split_experiment(
             opened,
             parts=parts,
-            part="test" if part == "all" else part,
-            draws=draws,
-            media=media,
+            part="test" if part is None or part == "all" else part,
+            draws=draws or 3,
+            media=media or (1, 3),
             seed=seed,
             name=source,
         )
@@ -219,11 +220,15 @@ def _parts(methods: Sequence[Method], test: float | None, validation: float | No
     from pfstore.fusion import NetworkModel
     from pfstore.parts import Parts
 
-    cards = (one.fuser.card for one in methods if isinstance(one.fuser, NetworkModel))
-    known = next((card["parts"] for card in cards if card and "parts" in card), Parts().as_dict())
+    default = Parts().as_dict()
+    cards = (one.fuser.card or {} for one in methods if isinstance(one.fuser, NetworkModel))
+    told = (card.get("parts") for card in cards)
+    # A card may be anybody's, so "parts" may be anything.
+    known = next((one for one in told if isinstance(one, dict) and one.keys() == default.keys()), default)
     shares = {"test": known["test"] if test is None else test,
               "validation": known["validation"] if validation is None else validation}  # fmt: skip
-    train = known["train"] if test is None and validation is None else 1 - sum(shares.values())
+    # Rounded, as a sum need not be exact to the last bit, and the parts are compared with those of a model's card.
+    train = known["train"] if test is None and validation is None else round(1 - sum(shares.values()), 12)
     return Parts(train, **shares, seed=known["seed"] if parts_seed is None else parts_seed)
 
 
@@ -243,8 +248,8 @@ def _write_csv(found: Evaluation, path: Path) -> None:
     from pfstore.evaluation.tables import CSV, csv_rows
 
     try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, CSV)
+        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.DictWriter(file, CSV, lineterminator="\n")
             writer.writeheader()
             writer.writerows(csv_rows(found))
     except OSError as error:

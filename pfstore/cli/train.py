@@ -148,7 +148,10 @@ def train(
     from pfstore.training.options import Options
     from pfstore.training.training import check_ready, train
 
-    parts = Parts(1 - validation - test, validation, test, parts_seed)
+    if (source is None) == (hdf5 is None):
+        raise click.UsageError("name what to train on: either --source NAME or --hdf5 FOLDER")
+    # 1 - 0.1 - 0.3 is no 0.6 to the last bit, and `evaluate` compares the parts with those of the model's card.
+    parts = Parts(round(1 - (validation + test), 12), validation, test, parts_seed)
     options = Options(parts=parts, **chosen)
     check_ready(out, options, overwrite=overwrite)
     data, extractor, label = _data(app, source, hdf5, dimension)
@@ -158,7 +161,7 @@ def train(
         trained = train(
             data, options, out, extractor=extractor, label=label, restart=restart, overwrite=overwrite, observe=observe
         )
-    for warning in trained.warnings:
+    for warning in () if app.quiet else trained.warnings:
         click.echo(f"pfstore: {warning}", err=True)
     app.show(_document(trained, out), _shown(trained, out))
 
@@ -168,8 +171,6 @@ def _data(app: App, source: str | None, hdf5: Path | None, dimension: int | None
     from pfstore.errors import ContractError
     from pfstore.training.data import of_experiment, of_source
 
-    if (source is None) == (hdf5 is None):
-        raise click.UsageError("name what to train on: either --source NAME or --hdf5 FOLDER")
     if source is not None:
         with app.source(source) as opened:
             data, extractor, label = of_source(opened, dimension), opened.extractor, source
@@ -178,6 +179,8 @@ def _data(app: App, source: str | None, hdf5: Path | None, dimension: int | None
 
         assert hdf5 is not None
         experiment = hdf5_experiment(hdf5)
+        for warning in () if app.quiet else experiment.warnings:
+            click.echo(f"pfstore: {warning}", err=True)
         data, extractor, label = of_experiment(experiment), experiment.extractor, hdf5.name
     if dimension not in (None, data.dimension):
         raise ContractError(f"{label} has features of {data.dimension} values, not {dimension}")

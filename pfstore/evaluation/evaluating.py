@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from pfstore.errors import CancelledSetsError, InputError
 from pfstore.evaluation.methods import Method, check
-from pfstore.evaluation.protocols.experiment import Experiment, Failure, SampleBatch, Samples
+from pfstore.evaluation.protocols.experiment import Experiment, Failure, Gallery, SampleBatch, Samples
 from pfstore.evaluation.results import Acquisition, Evaluation, MethodResult
 from pfstore.evaluation.scoring import KINDS, Targets, scored
 from pfstore.evaluation.templates import FusedGallery, Templates
@@ -23,6 +23,9 @@ from pfstore.fusion import Role
 TARGETS = Targets()
 BATCH_FEATURES = 20_000
 _PACKAGES = ("pfstore", "torch", "numpy")
+
+# Samples by the identity of their object, and the role in which they are fused.
+_Side: TypeAlias = tuple[int, Role]
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,16 @@ def evaluate(
     """
     warnings = [*experiment.warnings, *check(methods, experiment)]
     fusing = [_Fusing(method, observe) for method in methods]
-    sides: dict[int, list[Templates]] = {}
+    sides: dict[_Side, list[Templates]] = {}
     for gallery in experiment.galleries:
-        for samples, role in ((gallery.references, "gallery"), (gallery.probes, "probe")):
-            if id(samples) not in sides:
-                sides[id(samples)] = _fused(samples, role, fusing)  # type: ignore[arg-type]
+        for samples, role in _sides(gallery):
+            if (id(samples), role) not in sides:
+                sides[id(samples), role] = _fused(samples, role, fusing)
     results = []
     for number, one in enumerate(fusing):
         observe(Progress(sum(other.features for other in fusing), one.method.label))
         galleries = [
-            FusedGallery(gallery.name, sides[id(gallery.references)][number], sides[id(gallery.probes)][number])
+            FusedGallery(gallery.name, *(sides[id(one), role][number] for one, role in _sides(gallery)))
             for gallery in experiment.galleries
         ]
         results.append(one.result(galleries, experiment, targets, kinds, bootstrap, seed))
@@ -72,7 +75,7 @@ def evaluate(
         experiment.dimension,
         experiment.facts,
         warnings,
-        _acquisition(experiment, sides),
+        _acquisition(sides),
         results,
         _settings(targets, bootstrap, seed),
     )
@@ -163,6 +166,10 @@ class _Batch:
     failures: list[Failure] = field(default_factory=list)
 
 
+def _sides(gallery: Gallery) -> tuple[tuple[Samples, Role], tuple[Samples, Role]]:
+    return (gallery.references, "gallery"), (gallery.probes, "probe")
+
+
 def _fused(samples: Samples, role: Role, fusing: Sequence[_Fusing]) -> list[Templates]:
     """Read the samples once and fuse each batch by every method."""
     parts: list[list[_Batch]] = [[] for _ in fusing]
@@ -183,15 +190,14 @@ def _joined(parts: Sequence[_Batch], values: int) -> Templates:
     )
 
 
-def _acquisition(experiment: Experiment, sides: dict[int, list[Templates]]) -> Acquisition:
+def _acquisition(sides: Mapping[_Side, Sequence[Templates]]) -> Acquisition:
     """Count the samples, each of an object that several galleries share once; failures by the first method."""
     totals = {}
-    for side in ("probes", "references"):
-        unique = {id(getattr(gallery, side)) for gallery in experiment.galleries}
-        templates = [sides[one][0] for one in unique]
+    for side in ("probe", "gallery"):
+        templates = [fused[0] for (_, role), fused in sides.items() if role == side]
         failed = sum(len(one.failures) for one in templates)
         totals[side] = (sum(len(one.ids) for one in templates) + failed, failed)
-    return Acquisition(*totals["probes"], *totals["references"])
+    return Acquisition(*totals["probe"], *totals["gallery"])
 
 
 def _settings(targets: Targets, bootstrap: int, seed: int) -> dict[str, Any]:

@@ -74,9 +74,9 @@ def _trained_on_these(methods: Sequence[Method], experiment: Experiment) -> list
     """Say where a model may have been trained on subjects that it is evaluated on."""
     part, parts = experiment.facts.get("part"), experiment.facts.get("parts")
     warnings = []
-    for label, fuser in {method.label.split(" (")[0]: method.fuser for method in methods}.items():
+    for label, fuser in {_model(method): method.fuser for method in methods}.items():
         card = fuser.card if isinstance(fuser, NetworkModel) else None
-        if card is None or card.get("contract", {}).get("extractor") != experiment.extractor:
+        if card is None or _extractor(fuser) != experiment.extractor:
             continue
         if part == "test" and card.get("parts") == parts:
             continue
@@ -89,7 +89,14 @@ def _trained_on_these(methods: Sequence[Method], experiment: Experiment) -> list
 
 def _extractor(fuser: Fuser) -> str | None:
     card = fuser.card if isinstance(fuser, NetworkModel) else None
-    return None if card is None else card.get("contract", {}).get("extractor")
+    # A card may be anybody's, so it may say anything.
+    contract = card.get("contract") if card else None
+    extractor = contract.get("extractor") if isinstance(contract, dict) else None
+    return extractor if isinstance(extractor, str) else None
+
+
+def _model(method: Method) -> str:
+    return method.label.removesuffix(f" ({method.strategy})")
 
 
 def _labels(names: Sequence[str]) -> dict[str, str]:

@@ -172,6 +172,8 @@ def only(count: int) -> Any:
         ({"dropout": 1.0}, ConfigError, "dropout must be from 0 to below 1"),
         ({"learning_rate": float("nan")}, ConfigError, "learning rate must be above 0"),
         ({"device": "quantum"}, ConfigError, "no device 'quantum'"),
+        ({"device": "meta"}, ConfigError, "no device 'meta'"),
+        ({"device": "cuda:99"}, ConfigError, "no device 'cuda:99' here"),
         ({"learning_rate": 1e30}, InputError, "the learning rate 1e\\+30 is too high"),
     ],
 )
