@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pfstore.cli.app import App, Command, Number, plural
+from pfstore.cli.app import App, Command, Number
 from pfstore.cli.spans import Span
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from pfstore.evaluation.evaluating import Progress
     from pfstore.evaluation.methods import Method
     from pfstore.evaluation.protocols.experiment import Experiment
@@ -57,10 +57,14 @@ _SHARE = Number(0, 1)
 )
 @click.option("--experts-selected", type=click.IntRange(min=1), help="Of a published checkpoint, which does not tell.")
 @click.option("--normalisation", help="Of a published checkpoint: raw, unit or scale:FACTOR.")
+@click.option("--extractor", help="What made the features of --hdf5 [default: told by the folders].")
+@click.option(
+    "--ignore-extractor", is_flag=True, help="Evaluate a model also where its card names another extractor, and warn."
+)
 @click.option(
     "--part",
     type=click.Choice(["test", "validation", "train", "all"]),
-    help="Which subjects of a source [default: test].",
+    help="Which subjects to evaluate [default: test of a source, all of feature files].",
 )
 @click.option("--test", type=_SHARE, help="Share of the subjects in the test part [default: the model's, else 0.2].")
 @click.option("--validation", type=_SHARE, help="Share in the validation part [default: the model's, else 0.1].")
@@ -108,6 +112,7 @@ def evaluate(
     strategy: Literal["media", "set", "both"],
     experts_selected: int | None,
     normalisation: str | None,
+    ignore_extractor: bool,
     fmr: tuple[float, ...],
     fpir: tuple[float, ...],
     ranks: tuple[int, ...],
@@ -126,10 +131,10 @@ def evaluate(
       pfstore evaluate --protocol ijbc.toml --report ijbc-report
       pfstore evaluate --source hr --json | jq '.methods[].label'
     """
-    if sum(where[name] is not None for name in ("source", "hdf5", "protocol")) != 1:
-        raise click.UsageError("name what to evaluate on: one of --source NAME, --hdf5 FOLDER and --protocol FILE")
+    _check_place(where)
+    from pfstore.cli.evaluation_tables import shown
     from pfstore.evaluation.evaluating import evaluate
-    from pfstore.evaluation.methods import STRATEGIES, Strategy, load_methods
+    from pfstore.evaluation.methods import STRATEGIES, Strategy, fitting, load_methods
     from pfstore.evaluation.scoring import Targets
 
     _check_outputs(folder, csv_file)
@@ -138,15 +143,19 @@ def evaluate(
         _falling(fmr) or default.fmr, sorted(set(fpir)) or default.fpir, sorted(set(ranks)) or default.ranks
     )
     chosen: Sequence[Strategy] = STRATEGIES if strategy == "both" else (strategy,)
-    methods = load_methods(
+    loaded = load_methods(
         models or ("baselines",),
         chosen,
         experts_selected=experts_selected,
         normalisation=normalisation,
     )
-    experiment = _experiment(app, methods, seed=seed, **where)
+    experiment = _experiment(app, loaded, seed=seed, **where)
+    methods = fitting(loaded, experiment)
     with _progress(app.quiet) as observe:
-        found = evaluate(experiment, methods, targets, bootstrap=bootstrap, seed=seed, observe=observe)
+        found = evaluate(
+            experiment, methods, targets, bootstrap=bootstrap, seed=seed, ignore_extractor=ignore_extractor,
+            observe=observe,
+        )  # fmt: skip
     for warning in () if app.quiet else found.warnings:
         click.echo(f"pfstore: {warning}", err=True)
     if folder is not None:
@@ -155,7 +164,26 @@ def evaluate(
         write_report(found, folder)
     if csv_file is not None:
         _write_csv(found, csv_file)
-    app.show(found.as_dict() if app.json else None, _shown(found, folder))
+    written = {} if folder is None else {"report": str(folder / "report.html")}
+    app.show(found.as_dict() if app.json else None, shown(found, written))
+
+
+_SPLIT = ("--source", "--hdf5")
+_ONLY_FOR = {
+    "part": _SPLIT, "test": _SPLIT, "validation": _SPLIT, "parts_seed": _SPLIT, "draws": ("--source",),
+    "media": ("--source",), "extractor": ("--hdf5",),
+}  # fmt: skip
+
+
+def _check_place(where: Mapping[str, Any]) -> None:
+    """Refuse anything but one place to take samples from, and options that would do nothing there."""
+    places = [f"--{name}" for name in ("source", "hdf5", "protocol") if where[name] is not None]
+    if len(places) != 1:
+        raise click.UsageError("name what to evaluate on: one of --source NAME, --hdf5 FOLDER and --protocol FILE")
+    for name, fitting in _ONLY_FOR.items():
+        if places[0] not in fitting and where[name] is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} is for {' and '.join(fitting)}; with {places[0]} it would do nothing")
 
 
 def _check_outputs(folder: Path | None, csv_file: Path | None) -> None:
@@ -165,8 +193,14 @@ def _check_outputs(folder: Path | None, csv_file: Path | None) -> None:
         from pfstore.evaluation import report
 
         report.check(folder)
+        # What is missing of the path is made.
+        above = next(one for one in folder.absolute().parents if one.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK)):
+            raise InputError(f"{folder}: {above} is no folder that can be written to")
     if csv_file is not None and not csv_file.absolute().parent.is_dir():
         raise InputError(f"{csv_file}: the folder {csv_file.parent} is not there")
+    if csv_file is not None and not os.access(csv_file.absolute().parent, os.W_OK):
+        raise InputError(f"{csv_file}: the folder {csv_file.parent} cannot be written to")
 
 
 def _falling(rates: Sequence[float]) -> list[float]:
@@ -184,35 +218,25 @@ def _experiment(
     draws: int | None,
     media: tuple[int, int] | None,
     seed: int,
+    extractor: str | None,
     **shares: Any,
 ) -> Experiment:
-    told = {"part": part, "draws": draws, "media": media, **shares}
-    if source is None and (given := [name for name, value in told.items() if value is not None]):
-        raise click.UsageError(
-            f"--{given[0].replace('_', '-')} is for --source: other data say themselves what is drawn"
-        )
-    if hdf5 is not None:
-        from pfstore.evaluation.protocols.hdf5 import hdf5_experiment
-
-        return hdf5_experiment(hdf5)
     if protocol is not None:
         from pfstore.evaluation.protocols.opening import load_protocol
 
         return load_protocol(protocol)
+    # Feature files are often parted already, by folders; who names shares wants them parted.
+    chosen = part or ("test" if source or any(one is not None for one in shares.values()) else "all")
+    split: dict[str, Any] = {} if chosen == "all" else {"parts": _parts(methods, **shares), "part": chosen}
+    if hdf5 is not None:
+        from pfstore.evaluation.protocols.hdf5 import hdf5_experiment
+
+        return hdf5_experiment(hdf5, extractor=extractor or "", **split)
     from pfstore.evaluation.protocols.split import split_experiment
 
     assert source is not None
-    parts = None if part == "all" else _parts(methods, **shares)
     with app.source(source) as opened:
-        return split_experiment(
-            opened,
-            parts=parts,
-            part="test" if part is None or part == "all" else part,
-            draws=draws or 3,
-            media=media or (1, 3),
-            seed=seed,
-            name=source,
-        )
+        return split_experiment(opened, draws=draws or 3, media=media or (1, 3), seed=seed, name=source, **split)
 
 
 def _parts(methods: Sequence[Method], test: float | None, validation: float | None, parts_seed: int | None) -> Parts:
@@ -234,13 +258,30 @@ def _parts(methods: Sequence[Method], test: float | None, validation: float | No
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """Give an observer: a line on a terminal that is gone in the end."""
+    """Give an observer: a line on a terminal that is gone in the end, log lines elsewhere."""
     from pfstore.cli.output import looking
 
-    with looking(quiet or not sys.stderr.isatty()) as tell:
+    if not quiet and not sys.stderr.isatty():
+        yield _logged()
+        return
+    with looking(quiet) as tell:
         yield lambda now: tell(
             f"{now.features:,} features fused" if now.method is None else f"comparing the templates of {now.method}"
         )
+
+
+def _logged() -> Callable[[Progress], None]:
+    from pfstore.cli.output import LOG_EVERY, log
+
+    logger, due = log(), time.monotonic() + LOG_EVERY
+
+    def observe(now: Progress) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + LOG_EVERY
+            logger.info("progress", features=now.features, **({"comparing": now.method} if now.method else {}))
+
+    return observe
 
 
 def _write_csv(found: Evaluation, path: Path) -> None:
@@ -254,21 +295,3 @@ def _write_csv(found: Evaluation, path: Path) -> None:
             writer.writerows(csv_rows(found))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def _shown(found: Evaluation, folder: Path | None) -> RenderableType:
-    from pfstore.cli.output import facts, stacked, table
-    from pfstore.evaluation import tables
-
-    taken = found.acquisition
-    told = {
-        "experiment": found.experiment,
-        "features": f"{found.extractor or 'extractor not told'}, {found.dimension} values",
-        "references": f"{taken.references:,}, {plural(taken.reference_failures, 'failure')} to enrol",
-        "probes": f"{taken.probes:,}, {plural(taken.probe_failures, 'failure')} to acquire (FTA {taken.fta:.4g})",
-        **({"report": str(folder / "report.html")} if folder else {}),
-    }
-    parts = [facts(told), "", table(tables.verification_rows(found), tables.VERIFICATION)]
-    if rows := tables.identification_rows(found):
-        parts += ["", table(rows, tables.IDENTIFICATION)]
-    return stacked(*parts)

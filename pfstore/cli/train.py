@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pfstore.parts import Parts
     from pfstore.training.data import TrainingData
     from pfstore.training.loop import Progress
+    from pfstore.training.redundancy import Redundancy
     from pfstore.training.training import Trained
 
 _SHARE = Number(0, 1)
@@ -49,9 +50,7 @@ _COUNT = click.IntRange(min=1)
     "--experts-selected",
     "selected",
     type=_COUNT,
-    default=4,
-    show_default=True,
-    help="Experts that each set is given to; a template has so many blocks.",
+    help="Experts that each set is given to; a template has so many blocks [default: 4, or all of fewer].",
 )
 @click.option(
     "--domain-dimension",
@@ -61,6 +60,7 @@ _COUNT = click.IntRange(min=1)
     show_default=True,
     help="Of the projection in which experts are chosen; experts - 1 or more.",
 )
+@click.option("--extractor", help="What made the features of files whose folders do not tell.")
 @click.option("--feature-dimension", "dimension", type=_COUNT, help="Values of a feature [default: as in the data].")
 @click.option(
     "--proxy-loss-weight",
@@ -104,7 +104,7 @@ _COUNT = click.IntRange(min=1)
 @click.option("--test", type=_SHARE, default=0.2, show_default=True, help="Share left for `evaluate --part test`.")
 @click.option("--parts-seed", type=int, default=0, show_default=True, help="Decides which subject is in which part.")
 @click.option(
-    "--workers", type=click.IntRange(min=0), default=1, show_default=True, help="Threads that draw batches ahead."
+    "--workers", type=click.IntRange(0, 64), default=1, show_default=True, help="Threads that draw batches ahead."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option(
@@ -124,6 +124,7 @@ def train(
     source: str | None,
     hdf5: Path | None,
     out: Path,
+    extractor: str | None,
     dimension: int | None,
     validation: float,
     test: float,
@@ -144,50 +145,60 @@ def train(
       pfstore evaluate --source hr --part test --model hr.safetensors
       pfstore model import hr.safetensors --name hr
     """
+    from pfstore.errors import ConfigError
     from pfstore.parts import Parts
     from pfstore.training.options import Options
-    from pfstore.training.training import check_ready, train
+    from pfstore.training.preparing import check_ready
+    from pfstore.training.training import train
 
     if (source is None) == (hdf5 is None):
         raise click.UsageError("name what to train on: either --source NAME or --hdf5 FOLDER")
+    if validation + test >= 1:
+        raise ConfigError(f"--validation {validation:g} and --test {test:g} leave nobody to train on")
     # 1 - 0.1 - 0.3 is no 0.6 to the last bit, and `evaluate` compares the parts with those of the model's card.
     parts = Parts(round(1 - (validation + test), 12), validation, test, parts_seed)
     options = Options(parts=parts, **chosen)
     check_ready(out, options, overwrite=overwrite)
-    data, extractor, label = _data(app, source, hdf5, dimension)
+    data, told, label = _data(app, source, hdf5, dimension, extractor)
     if not app.quiet:
         _tell(data, parts)
     with _progress(app.quiet) as observe:
         trained = train(
-            data, options, out, extractor=extractor, label=label, restart=restart, overwrite=overwrite, observe=observe
+            data, options, out, extractor=told, label=label, restart=restart, overwrite=overwrite, observe=observe
         )
-    for warning in () if app.quiet else trained.warnings:
+    for warning in () if app.quiet else trained.outcome.warnings:
         click.echo(f"pfstore: {warning}", err=True)
     app.show(_document(trained, out), _shown(trained, out))
 
 
-def _data(app: App, source: str | None, hdf5: Path | None, dimension: int | None) -> tuple[TrainingData, str, str]:
+def _data(
+    app: App, source: str | None, hdf5: Path | None, dimension: int | None, extractor: str | None
+) -> tuple[TrainingData, str, str]:
     """Return what to train on, the extractor's label and the data's own."""
-    from pfstore.errors import ContractError
+    from pfstore.errors import ConfigError, ContractError
     from pfstore.training.data import of_experiment, of_source
 
     if source is not None:
         with app.source(source) as opened:
-            data, extractor, label = of_source(opened, dimension), opened.extractor, source
+            data, told, label = of_source(opened, dimension), opened.extractor, source
+        if extractor not in (None, told):
+            raise ContractError(f"the source {source} has features of {told!r}, not {extractor!r}")
     else:
         from pfstore.evaluation.protocols.hdf5 import hdf5_experiment
 
         assert hdf5 is not None
-        experiment = hdf5_experiment(hdf5)
-        for warning in () if app.quiet else experiment.warnings:
-            click.echo(f"pfstore: {warning}", err=True)
-        data, extractor, label = of_experiment(experiment), experiment.extractor, hdf5.name
+        experiment = hdf5_experiment(hdf5, extractor=extractor or "", dimension=dimension)
+        data, told, label = of_experiment(experiment), experiment.extractor, hdf5.resolve().name
+        if not told:
+            raise ConfigError(f"{hdf5} does not tell what made its features: name it by --extractor")
     if dimension not in (None, data.dimension):
         raise ContractError(f"{label} has features of {data.dimension} values, not {dimension}")
-    return data, extractor, label
+    return data, told, label
 
 
 def _tell(data: TrainingData, parts: Parts) -> None:
+    for warning in data.warnings:
+        click.echo(f"pfstore: {warning}", err=True)
     read = data.counts.get("read", len(data.features))
     sizes = ", ".join(f"{name} {getattr(parts, name):.0%}" for name in ("train", "validation", "test"))
     click.echo(
@@ -248,14 +259,16 @@ def _document(trained: Trained, out: Path) -> dict[str, Any]:
 def _shown(trained: Trained, out: Path) -> RenderableType:
     from pfstore.cli.output import facts, stacked, table
 
-    best = trained.best
+    outcome = trained.outcome
+    best = outcome.best
     told = {
         "model": f"{out}, {trained.model.digest[:12]}",
         "input": trained.model.normalisation,
-        "steps": f"{trained.steps:,}{', ended early' if trained.ended_early else ''}; best at {best.step:,}",
-        "held out": f"FNMR at FMR {trained.standings[0].fmr:g}, with its 95 % interval:",
+        "steps": f"{outcome.steps:,}{', ended early' if outcome.ended_early else ''}; best at {best.step:,}",
+        "held out": f"FNMR at FMR {outcome.standings[0].fmr:g} and its 95 % interval. These subjects chose the step, "
+        "so `evaluate` on the test part is fairer:",
     }
-    standings = [{"method": one.label, **_rate(one.fnmr)} for one in trained.standings]
+    standings = [{"method": one.label, **_rate(one.fnmr)} for one in outcome.standings]
     return stacked(facts(told), table(standings, ("method", *_RATE)), *_redundancy(trained))
 
 
@@ -269,16 +282,22 @@ def _rate(rate: Any) -> dict[str, Any]:
 def _redundancy(trained: Trained) -> Sequence[RenderableType]:
     from pfstore.cli.output import table
 
-    found = trained.redundancy
+    found = trained.outcome.redundancy
     if found is None:
         return ()
     rows = [{"selected": one.experts, "values": one.values, **_rate(one.fnmr)} for one in found.settings]
-    most = found.settings[-1].experts
-    said = f"Blocks of a template have a cosine of {found.cosine:.3f} to each other: " + (
-        f"{found.recommended} of {most} selected do as well within the interval; train with --experts "
-        f"{found.recommended} --experts-selected {found.recommended} for templates of "
-        f"{found.settings[found.recommended - 1].values:,} values."
-        if found.recommended < most
-        else f"all {most} experts are worth their place."
-    )
+    said = f"Blocks of a template have a cosine of {found.cosine:.3f} to each other: {_advice(found)}"
     return ("", table(rows, ("selected", "values", *_RATE)), said)
+
+
+def _advice(found: Redundancy) -> str:
+    most = found.settings[-1].experts
+    if found.recommended is None:
+        return "the held-out subjects are too few to tell whether fewer would do."
+    if found.recommended == most:
+        return f"all {most} selected are worth their place."
+    values = found.settings[found.recommended - 1].values
+    return (
+        f"{found.recommended} of {most} selected do as well within the interval; train with --experts-selected "
+        f"{found.recommended} for templates of {values:,} values."
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,11 +17,14 @@ from pfstore.evaluation.protocols.experiment import Experiment, Failure, Gallery
 from pfstore.evaluation.results import Acquisition, Evaluation, MethodResult
 from pfstore.evaluation.scoring import KINDS, Targets, scored
 from pfstore.evaluation.templates import FusedGallery, Templates
+from pfstore.evaluation.wording import count
 from pfstore.features import Floats
 from pfstore.fusion import Role
 
 TARGETS = Targets()
 BATCH_FEATURES = 20_000
+_CANCELLED = "its features cancel to zero"
+_NAMED = 5  # samples that a warning names; the others it counts
 _PACKAGES = ("pfstore", "torch", "numpy")
 
 # Samples by the identity of their object, and the role in which they are fused.
@@ -44,23 +47,26 @@ def evaluate(
     kinds: Sequence[str] = KINDS,
     bootstrap: int = 1000,
     seed: int = 0,
+    ignore_extractor: bool = False,
     observe: Callable[[Progress], None] = lambda _: None,
 ) -> Evaluation:
     """Evaluate methods side by side on the same samples and comparisons.
 
     References are fused in the gallery role, under "media" each medium first; probes in the probe role and always at
-    once, as a search does. A sample whose features cancel has no template by that method, and is its failure.
+    once, as a search does. A sample whose features cancel has no template by that method, and is its failure: counted
+    in its figures, told in a warning, and no failure to acquire. ignore_extractor: see methods.check.
     Memory: the templates of all methods (4 bytes a value), and a batch of features.
 
     Raises ContractError where a model does not fit the features, InputError where a method gives no template at all.
     """
-    warnings = [*experiment.warnings, *check(methods, experiment)]
+    warnings = [*experiment.warnings, *check(methods, experiment, ignore_extractor=ignore_extractor)]
     fusing = [_Fusing(method, observe) for method in methods]
     sides: dict[_Side, list[Templates]] = {}
     for gallery in experiment.galleries:
         for samples, role in _sides(gallery):
             if (id(samples), role) not in sides:
                 sides[id(samples), role] = _fused(samples, role, fusing)
+    acquisition = _acquisition(sides)
     results = []
     for number, one in enumerate(fusing):
         observe(Progress(sum(other.features for other in fusing), one.method.label))
@@ -74,8 +80,8 @@ def evaluate(
         experiment.extractor,
         experiment.dimension,
         experiment.facts,
-        warnings,
-        _acquisition(sides),
+        [*warnings, *(said for one in fusing for said in one.cancelled())],
+        acquisition,
         results,
         _settings(targets, bootstrap, seed),
     )
@@ -90,6 +96,7 @@ class _Fusing:
     seconds: float = 0.0
     features: int = 0
     values: int = 0
+    void: dict[Role, list[str]] = field(default_factory=lambda: {"gallery": [], "probe": []})
 
     def templates(self, batch: SampleBatch, role: Role) -> _Batch:
         """Fuse a batch, leaving out the samples whose features cancel."""
@@ -109,7 +116,8 @@ class _Fusing:
                 kept[kept.nonzero()[0][numbers]] = False
         ids = batch.features.subject_ids
         void = (~kept).nonzero()[0].tolist()
-        failures += [Failure(ids[one], batch.subjects[one], "its features cancel to zero") for one in void]
+        failures += [Failure(ids[one], batch.subjects[one], _CANCELLED) for one in void]
+        self.void[role] += [ids[one] for one in void]
         self.seconds += time.perf_counter() - started
         self.features += len(batch.features.features)
         self.values = values.shape[1] or self.values
@@ -117,6 +125,17 @@ class _Fusing:
         stays = kept.nonzero()[0].tolist()
         counts = np.diff(batch.features.set_offsets)[kept]
         return _Batch(values, [ids[one] for one in stays], [batch.subjects[one] for one in stays], counts, failures)
+
+    def cancelled(self) -> Iterator[str]:
+        """Say which samples have no template because their features cancel."""
+        for role, noun in (("gallery", "reference"), ("probe", "probe")):
+            if names := self.void[role]:  # type: ignore[index]
+                more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+                named = ", ".join(repr(one) for one in names[:_NAMED])
+                yield (
+                    f"{self.method.label} gives {count(len(names), noun)} no template, as their features cancel to "
+                    f"zero; they count as its failures: {named}{more}"
+                )
 
     def _fuse(self, batch: SampleBatch, kept: np.ndarray[Any, np.dtype[np.bool_]], role: Role) -> Floats:
         features = batch.features.select(kept)
@@ -191,12 +210,13 @@ def _joined(parts: Sequence[_Batch], values: int) -> Templates:
 
 
 def _acquisition(sides: Mapping[_Side, Sequence[Templates]]) -> Acquisition:
-    """Count the samples, each of an object that several galleries share once; failures by the first method."""
+    """Count the samples, each of an object that several galleries share once; what cancels was acquired."""
     totals = {}
     for side in ("probe", "gallery"):
         templates = [fused[0] for (_, role), fused in sides.items() if role == side]
-        failed = sum(len(one.failures) for one in templates)
-        totals[side] = (sum(len(one.ids) for one in templates) + failed, failed)
+        failed = [failure for one in templates for failure in one.failures]
+        lost = sum(failure.reason != _CANCELLED for failure in failed)
+        totals[side] = (sum(len(one.ids) for one in templates) + len(failed), lost)
     return Acquisition(*totals["probe"], *totals["gallery"])
 
 

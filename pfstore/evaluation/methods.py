@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -50,11 +50,35 @@ def load_methods(
     return methods
 
 
-def check(methods: Sequence[Method], experiment: Experiment) -> list[str]:
+def fitting(methods: Sequence[Method], experiment: Experiment) -> list[Method]:
+    """Return the methods that differ on an experiment.
+
+    Where no reference has several media, "media" has nothing to tell apart: of models that are there under both
+    strategies "set" alone stays.
+    """
+    if _has_media(experiment):
+        return list(methods)
+    at_once = {_model(one) for one in methods if one.strategy == "set" and one.label != _model(one)}
+    kept = [one for one in methods if one.strategy == "set" or _model(one) not in at_once]
+    return [replace(one, label=_model(one)) if _model(one) in at_once else one for one in kept]
+
+
+def _has_media(experiment: Experiment) -> bool:
+    """Whether a reference has several media; yes where the facts do not tell."""
+    facts = experiment.facts
+    try:
+        return bool(facts["media"]["references"] > facts["references"] - facts["failures"]["references"])
+    except (KeyError, TypeError):
+        return True
+
+
+def check(methods: Sequence[Method], experiment: Experiment, *, ignore_extractor: bool = False) -> list[str]:
     """Check that the methods can be used on the features of an experiment; return what to be warned of.
 
-    Raises ContractError where a model takes another dimension, or its card names another extractor.
+    ignore_extractor: only warn of a model whose card names another extractor. Raises ContractError for that otherwise,
+    and where a model takes another dimension.
     """
+    warnings: dict[str, None] = {}
     for method in methods:
         if method.fuser.dimension not in (None, experiment.dimension):
             raise ContractError(
@@ -63,11 +87,15 @@ def check(methods: Sequence[Method], experiment: Experiment) -> list[str]:
             )
         trained_on = _extractor(method.fuser)
         if trained_on and experiment.extractor and trained_on != experiment.extractor:
-            raise ContractError(
-                f"{method.label} was trained on features of {trained_on!r}, {experiment.name} has "
+            named = method.label if not ignore_extractor else _model(method)
+            said = (
+                f"{named} was trained on features of {trained_on!r}, {experiment.name} has "
                 f"{experiment.extractor!r}: its scores would mean nothing"
             )
-    return _trained_on_these(methods, experiment)
+            if not ignore_extractor:
+                raise ContractError(f"{said}; to evaluate it all the same, say --ignore-extractor")
+            warnings[said] = None
+    return [*warnings, *_trained_on_these(methods, experiment)]
 
 
 def _trained_on_these(methods: Sequence[Method], experiment: Experiment) -> list[str]:
@@ -101,9 +129,14 @@ def _model(method: Method) -> str:
 
 def _labels(names: Sequence[str]) -> dict[str, str]:
     """Name files by their own names, and by their folders too where two have one name."""
-    stems = {name: name if name in BASELINES else Path(name).stem for name in names}
+    stems = {name: name if name in BASELINES else _stem(name) for name in names}
     counts = Counter(stems.values())
     return {name: stem if counts[stem] == 1 else name for name, stem in stems.items()}
+
+
+def _stem(name: str) -> str:
+    file = Path(name).name
+    return next((file.removesuffix(end) for end in (".safetensors", ".pth.tar", ".pth") if file.endswith(end)), file)
 
 
 def _suffix(strategies: Sequence[Strategy], strategy: Strategy) -> str:

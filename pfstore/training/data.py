@@ -32,7 +32,8 @@ class TrainingData:
 
     features: [N, D] float32, finite, no zero row. media_offsets: [M+1] int64, counting features. subject_offsets: [S+1]
     int64, counting media. subject_ids: [S]. probes: [M] bool, the media that are probes' sets, or None where the
-    store does not tell and probes are drawn from the media. counts: what was read and left out, by reason.
+    store does not tell and probes are drawn from the media. counts: what was read and left out, by reason. warnings:
+    what was left out or is unusual, a sentence each.
     """
 
     features: Floats
@@ -41,11 +42,17 @@ class TrainingData:
     subject_ids: Sequence[str]
     probes: NDArray[np.bool_] | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
     @property
     def dimension(self) -> int:
         """D."""
         return int(self.features.shape[1])
+
+    @property
+    def set_offsets(self) -> Offsets:
+        """[S+1] int64, counting features: the subjects' media put together."""
+        return self.media_offsets[self.subject_offsets]
 
     def digest(self) -> str:
         """Hex SHA-256 over every subject's key, media and values; does not depend on the order of subjects."""
@@ -66,6 +73,24 @@ class TrainingData:
             [one for one, stays in zip(self.subject_ids, kept, strict=True) if stays],
             None if self.probes is None else self.probes[media],
             self.counts,
+            self.warnings,
+        )
+
+    def ordered(self) -> TrainingData:
+        """Return the data with subjects in the order of their keys, so that the store's order decides nothing."""
+        names = [one.encode("utf-8", "surrogatepass") for one in self.subject_ids]
+        order = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
+        media_counts = np.diff(self.subject_offsets)[order]
+        media = expanded(self.subject_offsets[order], media_counts)
+        feature_counts = np.diff(self.media_offsets)[media]
+        return TrainingData(
+            self.features[expanded(self.media_offsets[media], feature_counts)],
+            offsets_of(feature_counts),
+            offsets_of(media_counts),
+            [self.subject_ids[one] for one in order.tolist()],
+            None if self.probes is None else self.probes[media],
+            self.counts,
+            self.warnings,
         )
 
     def prepared(self, prepare: Callable[[Floats], Floats]) -> TrainingData:
@@ -76,7 +101,7 @@ class TrainingData:
         bounds = zip(self.subject_ids, self.subject_offsets[:-1], self.subject_offsets[1:], strict=True)
         for subject, first, last in bounds:
             cuts = self.media_offsets[first : last + 1]
-            digest = hashlib.sha256(subject.encode())
+            digest = hashlib.sha256(subject.encode("utf-8", "surrogatepass"))
             digest.update((cuts - cuts[0]).astype("<i8").tobytes())
             if self.probes is not None:
                 digest.update(self.probes[first:last].tobytes())
@@ -106,27 +131,35 @@ def of_source(source: FeatureSource, dimension: int | None = None) -> TrainingDa
 def of_experiment(experiment: Experiment) -> TrainingData:
     """Read the references and probes of an experiment with one gallery, as of HDF5 files, to train on.
 
-    A subject's references are its gallery media, each of its probes is a set by itself.
+    A subject's references are its gallery media, each of its probes is a set by itself. Raises InputError where there
+    are more features than there is memory for.
     """
+    read = experiment.facts["features"]
+    _check_memory(read["read"], experiment.dimension)
     gallery = experiment.galleries[0]
     sides = {False: gallery.references, True: gallery.probes}
     pieces: dict[str, list[tuple[bool, Floats]]] = {}
-    counts: Counter[str] = Counter()
     for is_probe, samples in sides.items():
         for batch in samples.read(_BATCH_FEATURES):
-            counts["failures"] += len(batch.failures)
             for subject, sets in zip(batch.subjects, _by_subject(batch.features), strict=True):
                 pieces.setdefault(subject, []).extend((is_probe, one) for one in _sets(sets, is_probe))
     flat = [piece for sets in pieces.values() for piece in sets]
-    counts["read"] = sum(len(features) for _, features in flat)
     return TrainingData(
         np.concatenate([features for _, features in flat]),
         offsets_of([len(features) for _, features in flat]),
         offsets_of([len(sets) for sets in pieces.values()]),
         list(pieces),
         np.array([is_probe for is_probe, _ in flat], dtype=bool),
-        counts,
+        {"read": read["read"], **read["rejected"]},
+        experiment.warnings,
     )
+
+
+def expanded(starts: Offsets, counts: Offsets) -> Offsets:
+    """[Σ counts] int64, the numbers start, start + 1, … of each range."""
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    numbers: Offsets = np.repeat(starts, counts) + within
+    return numbers
 
 
 def _sets(media: list[Floats], is_probe: bool) -> list[Floats]:
@@ -166,8 +199,8 @@ def _single_frames(batch: FeatureBatch) -> FeatureBatch:
 
 
 def _check_memory(features: int, dimension: int) -> None:
-    # Twice, because the batches are there while they are joined.
-    needed, free = 2 * features * dimension * 4, psutil.virtual_memory().available
+    # Three times: while batches are joined, then while subjects are parted and their features normalised.
+    needed, free = 3 * features * dimension * 4, psutil.virtual_memory().available
     if needed > _MEMORY_SHARE * free:
         raise InputError(
             f"{features:,} features of {dimension} values take {needed / 2**30:.0f} GiB to train on and "

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfstore.features import Floats, Offsets, offsets_of
-from pfstore.training.data import TrainingData
+from pfstore.training.data import TrainingData, expanded
 
 IMAGES = 4
 """The most images beside a video in a drawn reference, as in the reference's protocol."""
@@ -45,42 +45,63 @@ class Pairs:
 class Drawing:
     """How pairs are drawn.
 
-    media: the fewest and the most media in a set, where probes are drawn from the media. keep: the chance of a feature
-    to be in a drawn set, at least one being in each; 1 for all. most: the most features of a set.
+    media: the fewest and the most media in a set, where probes are drawn from the media; half of what a subject has
+    where that is fewer. most: the most features of a set.
     """
 
     media: tuple[int, int] = (1, 3)
-    keep: float = 1.0
     most: int = 128
 
-    def pairs(self, data: TrainingData, mated: Offsets, single: Offsets, random: np.random.Generator) -> Pairs:
-        """Draw one pair for each entry of mated, one probe for each entry of single: [B], [n] numbers of subjects.
+    def pairs(
+        self, data: TrainingData, mated: Offsets, single: Offsets, random: np.random.Generator, repeats: int = 1
+    ) -> Pairs:
+        """Draw so many pairs for each entry of mated, one probe for each entry of single: [B], [n] numbers of subjects.
 
-        A subject in mated needs two media, or with probes told a probe and another medium; one may come twice.
+        The pairs of a subject come one after all others' first, second, …, and no medium is in a probe of one and in a
+        reference of another. A subject in mated needs two media, or with probes told a probe and another medium.
         """
-        probes, references = self._media(data, mated, random)
-        alone = _picked(*_ranked(data, single, random)[:2], np.ones(len(single), dtype=np.int64))
+        probes, references = self._media(data, mated, repeats, random)
+        media, ranks, _ = _ranked(data, single, random)
+        alone = _picked(media, ranks, np.ones(len(single), dtype=np.int64))
         return Pairs(
             self._sets(data, [*probes, *alone], random),
             self._sets(data, references, random),
         )
 
     def _media(
-        self, data: TrainingData, subjects: Offsets, random: np.random.Generator
+        self, data: TrainingData, subjects: Offsets, repeats: int, random: np.random.Generator
     ) -> tuple[list[Offsets], list[Offsets]]:
         """Return the media of each drawn probe and of each drawn reference."""
         media, ranks, counts = _ranked(data, subjects, random)
-        if data.probes is None:
-            fewest, most = self.media
-            first = random.integers(fewest, np.clip(counts - 1, fewest, most) + 1)
-            second = random.integers(fewest, np.clip(counts - first, fewest, most) + 1)
-            return _picked(media, ranks, first), _picked(media, ranks - np.repeat(first, counts), second)
-        return _told(data, media, counts, random)
+        probes: list[Offsets] = []
+        references: list[Offsets] = []
+        if data.probes is not None:
+            for _ in range(repeats):
+                media, _, _ = _ranked(data, subjects, random)
+                one, other = _told(data, media, counts, random)
+                probes += one
+                references += other
+            return probes, references
+        # Of a subject with too few media for both sides, each has half.
+        least = np.minimum(self.media[0], counts // 2)
+        cut = random.integers(least, counts - least + 1)
+        on_probe = ranks < np.repeat(cut, counts)
+        for _ in range(repeats):
+            probes += self._some(media[on_probe], cut, least, random)
+            references += self._some(media[~on_probe], counts - cut, least, random)
+        return probes, references
+
+    def _some(self, media: Offsets, counts: Offsets, least: Offsets, random: np.random.Generator) -> list[Offsets]:
+        """Take some of the media that each subject has on one side."""
+        owners = np.repeat(np.arange(len(counts)), counts)
+        shuffled = media[np.lexsort((random.random(len(media)), owners))]
+        sizes = random.integers(least, np.minimum(self.media[1], counts) + 1)
+        return _picked(shuffled, _ranks(counts), sizes)
 
     def _sets(self, data: TrainingData, media: list[Offsets], random: np.random.Generator) -> Sets:
         chosen = np.concatenate([np.empty(0, np.int64), *media])
         lengths = np.diff(data.media_offsets)[chosen]
-        rows = _expanded(data.media_offsets[chosen], lengths)
+        rows = expanded(data.media_offsets[chosen], lengths)
         per_medium = np.repeat(np.arange(len(media)), [len(one) for one in media])
         owners = np.repeat(per_medium, lengths)
         keys = random.random(len(rows))
@@ -89,11 +110,11 @@ class Drawing:
         return Sets(data.features[rows[keep]], offsets_of(counts))
 
     def _kept(self, owners: Offsets, keys: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """[n] bool, the features that stay: those of small keys, the smallest of each set always."""
+        """[n] bool, the features that stay: those of the smallest keys of each set."""
         order = np.lexsort((keys, owners))
         ranks = np.empty(len(keys), dtype=np.int64)
         ranks[order] = _ranks(np.bincount(owners))
-        kept: NDArray[np.bool_] = (ranks == 0) | ((keys < self.keep) & (ranks < self.most))
+        kept: NDArray[np.bool_] = ranks < self.most
         return kept
 
 
@@ -112,7 +133,7 @@ def usable(data: TrainingData) -> tuple[Offsets, Offsets]:
 def _ranked(data: TrainingData, subjects: Offsets, random: np.random.Generator) -> tuple[Offsets, Offsets, Offsets]:
     """Return the media of the subjects in random order ([m]), the place of each in its subject's, the counts ([B])."""
     counts = np.diff(data.subject_offsets)[subjects]
-    media = _expanded(data.subject_offsets[subjects], counts)
+    media = expanded(data.subject_offsets[subjects], counts)
     owners = np.repeat(np.arange(len(subjects)), counts)
     return media[np.lexsort((random.random(len(media)), owners))], _ranks(counts), counts
 
@@ -145,8 +166,3 @@ def _picked(media: Offsets, ranks: Offsets, wanted: Offsets) -> list[Offsets]:
 def _ranks(counts: Offsets) -> Offsets:
     """[Σ counts], 0, 1, … in each of consecutive groups of so many."""
     return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-
-
-def _expanded(starts: Offsets, counts: Offsets) -> Offsets:
-    """[Σ counts], the numbers start, start + 1, … of each range."""
-    return np.repeat(starts, counts) + _ranks(counts)

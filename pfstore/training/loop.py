@@ -61,7 +61,8 @@ class Trainer:
 
     network: with its first weights, on the device to train on. data: normalised, as the network meets it. wrap: makes
     the model that takes the features as they are. state: where an unfinished training is kept. A step depends on the
-    seed and its number alone, so a training that goes on from its state ends in the same weights, bit for bit on a CPU.
+    seed and its number alone, so a training that goes on from its state ends in the same weights: bit for bit on one
+    kind of CPU, whatever the number of threads in float32, with the same number in bfloat16.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Trainer:
         network: nn.Module,
         data: TrainingData,
         validation: Validation,
+        drawing: Drawing,
         options: Options,
         wrap: Wrap,
         state: StateFile,
@@ -77,14 +79,14 @@ class Trainer:
         self.validation = validation
         self._data, self._wrap, self._state = data, wrap, state
         self._mated, self._single = usable(data)
-        self._drawing = Drawing(media=options.media, most=options.most_features)
+        self._drawing = drawing
         self._loss = SupervisedContrastive(options.temperature)
         self._device = next(network.parameters()).device
         self._optimiser = torch.optim.AdamW(
             network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
         self.epoch, self.steps = options.steps_of(len(self._mated))
-        self._every = max(1, self.steps // options.validations)
+        self._every = -(-self.steps // options.validations)
         self._best = {key: one.clone() for key, one in network.state_dict().items()}
         self.curve: list[Point] = []
 
@@ -127,8 +129,12 @@ class Trainer:
         if found is None:
             return 0
         tensors, notes = found
-        self._best = unpack(tensors, self.network, self._optimiser)
-        self.curve = [Point(**point) for point in notes["curve"]]
+        try:
+            self._best = unpack(tensors, self.network, self._optimiser)
+            self.curve = [Point(**point) for point in notes["curve"]]
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            first = str(error).splitlines()[0]
+            raise InputError(f"{self._state.path} is damaged: {first}; start anew with --restart") from None
         return self.curve[-1].step
 
     def _batches(self, first: int) -> Iterator[Pairs]:
@@ -150,11 +156,11 @@ class Trainer:
         epoch, part = divmod(step, self.epoch)
         order = np.random.default_rng((options.seed, 2, epoch)).permutation(self._mated)
         # Every subject comes once an epoch; its last batch is filled up with the first subjects of it.
-        places = np.arange(part * options.subjects_per_batch, (part + 1) * options.subjects_per_batch)
-        chosen = order[places[: len(order)] % len(order)]
+        size = min(options.subjects_per_batch, len(order))
+        chosen = order[np.arange(part * size, (part + 1) * size) % len(order)]
         random = np.random.default_rng((options.seed, 3, step))
         single = random.choice(self._single, min(options.strangers, len(self._single)), replace=False)
-        return self._drawing.pairs(self._data, np.tile(chosen, options.repeats), single, random)
+        return self._drawing.pairs(self._data, chosen, single, random, options.repeats)
 
     def _step(self, step: int, pairs: Pairs) -> float:
         self.network.train()
@@ -166,7 +172,8 @@ class Trainer:
         value = loss.item()
         if not math.isfinite(value):
             raise InputError(
-                f"the loss of step {step + 1} is {value}: the learning rate {self.options.learning_rate:g} is too high"
+                f"the loss of step {step + 1} is {value}: the learning rate {self.options.learning_rate:g} is too "
+                "high, or another setting is out of all proportion"
             )
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -28,12 +28,13 @@ class Redundancy:
     """What the experts buy.
 
     cosine: of two blocks of one template, the mean over references and pairs of blocks; 1 where all say the same.
-    settings: 1 to all experts selected. recommended: the fewest whose FNMR is within the interval of the best.
+    settings: 1 to all experts selected. recommended: the fewest whose FNMR is within the interval of the best;
+    None where that interval is too wide to tell: its upper end is more than twice the rate.
     """
 
     cosine: float
     settings: Sequence[Selected]
-    recommended: int
+    recommended: int | None
 
 
 def redundancy(model: ProxyFusionModel, validation: Validation, bootstrap: int) -> Redundancy:
@@ -45,7 +46,8 @@ def redundancy(model: ProxyFusionModel, validation: Validation, bootstrap: int) 
         figures = validation.figures(ProxyFusionModel(network, model.normalisation), bootstrap)[-1]
         settings.append(Selected(experts, figures.target, figures.fnmr, experts * model.dimension))
     best = min(settings, key=lambda one: one.fnmr.value)
-    recommended = next(one.experts for one in settings if one.fnmr.value <= best.fnmr.high)
+    enough = next(one.experts for one in settings if one.fnmr.value <= best.fnmr.high)
+    recommended = enough if best.fnmr.high <= 2 * best.fnmr.value else None
     return Redundancy(_cosine_of_blocks(model, validation), settings, recommended)
 
 

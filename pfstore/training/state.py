@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,7 @@ class StateFile:
     def save(self, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
         """Write the state in place of the last one; raises InputError where it cannot be written."""
         head = {"identity": self.identity, "notes": json.dumps(notes)}
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        try:
-            beside.write_bytes(save({key: one.detach().cpu().contiguous() for key, one in tensors.items()}, head))
-            beside.replace(self.path)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise InputError(f"{self.path}: the state of training cannot be written: {error.strerror}") from None
+        replace_file(self.path, save({key: one.detach().cpu().contiguous() for key, one in tensors.items()}, head))
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Read the state, None where there is none.
@@ -59,8 +54,24 @@ class StateFile:
             raise InputError(f"{self.path} is damaged: {error}; start anew with --restart") from None
 
     def remove(self) -> None:
-        """Remove the state."""
-        self.path.unlink(missing_ok=True)
+        """Remove the state. Raises InputError where that cannot be done."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be removed: {error.strerror}") from None
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, in place of one that is there; raises InputError where that cannot be done."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def packed(network: nn.Module, best: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from pfstore.errors import CancelledSetsError, InputError
 from pfstore.evaluation.results import AtFmr
 from pfstore.evaluation.scoring import Targets, scored
 from pfstore.evaluation.templates import FusedGallery, Templates
@@ -18,6 +19,7 @@ from pfstore.training.data import TrainingData
 from pfstore.training.drawing import Drawing, Pairs, Sets, usable
 
 DRAWS = 3
+NAMED = 5  # subjects that a message names
 LEAST_ERRORS = 10
 """False matches that a target must expect here; fewer would make the threshold a matter of luck."""
 
@@ -53,8 +55,19 @@ class Validation:
         return told or _TARGETS[:1]
 
     def figures(self, fuser: Fuser, bootstrap: int = 0) -> Sequence[AtFmr]:
-        """Return FNMR at each of the targets; bootstrap: replicates for the intervals, 0 for none."""
-        galleries = [self._fused(fuser, pairs, number) for number, pairs in enumerate(self.draws)]
+        """Return FNMR at each of the targets; bootstrap: replicates for the intervals, 0 for none.
+
+        Raises InputError where the features of a held-out set cancel.
+        """
+        try:
+            galleries = [self._fused(fuser, pairs, number) for number, pairs in enumerate(self.draws)]
+        except CancelledSetsError as error:
+            numbers = [*self.mated.tolist(), *self.single.tolist()]
+            who = sorted({self.data.subject_ids[numbers[one]] for one in error.numbers})
+            raise InputError(
+                f"held-out features of {', '.join(map(repr, who[:NAMED]))} cancel to zero or are too large by "
+                f"{fuser.name}: leave them out of the source"
+            ) from None
         [found] = scored(
             galleries, Targets(fmr=self.targets), identification=False, kinds=("raw",), bootstrap=bootstrap
         )

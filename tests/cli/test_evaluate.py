@@ -23,8 +23,8 @@ TOML = """
 path = "people.npz"
 extractor = "made-up/sphere"
 """
-QUICK = ("--bootstrap", "20", "--draws", "1", "--fmr", "0.1", "--fmr", "0.01", "--fpir", "0.1", "--rank", "1")
-SOURCE = ("evaluate", "--source", "people", *QUICK)
+QUICK = ("--bootstrap", "20", "--fmr", "0.1", "--fmr", "0.01", "--fpir", "0.1", "--rank", "1")
+SOURCE = ("evaluate", "--source", "people", "--draws", "1", *QUICK)
 SEEN = "it may have seen them in training"
 
 
@@ -56,23 +56,27 @@ def test_the_table_says_what_the_json_says(store: Path, run: Run) -> None:
     assert (document["experiment"], document["extractor"]) == ("people, test subjects", "made-up/sphere")
     assert [one["label"] for one in document["methods"]] == ["average (media)", "average (set)"]
     assert document["facts"]["parts"] == Parts().as_dict()
-    said = columns(run(*SOURCE, "--model", "average").out)
+    text = run(*SOURCE, "--model", "average").out
+    raw, cohort = text.split("Verification (1:1), cohort-normalised scores")
     for method in document["methods"]:
-        for scores in method["scored"]:
+        label = method["label"].split()
+        for scores, part in zip(method["scored"], (raw, cohort), strict=True):
+            said = columns(part)
             for at in scores["verification"]["at"]:
                 assert at["supported"]
-                start = [scores["scores"], f"{at['target']:.4f}", *method["label"].split()]
-                (line,) = [line for line in said if line[:4] == start]
+                (line,) = [line for line in said if line[:3] == [f"{at['target']:g}", *label]]
                 fnmr = at["fnmr"]
-                assert line[4:6] == [f"{at['threshold']:.4f}", f"{fnmr['errors'] / fnmr['trials']:.4f}"]
-                assert line[6:9:2] == [f"{fnmr['low']:.4f}", f"{fnmr['high']:.4f}"]
-                assert line[9:11] == [str(fnmr["errors"]), str(fnmr["trials"])]
-            (searched,) = scores["identifications"]
-            start = [scores["scores"], "draw", "1", "rank", "1", *method["label"].split()]
-            (line,) = [line for line in said if line[:7] == start]
-            hits = searched["ranks"]["1"]
-            assert line[7] == f"{hits['errors'] / hits['trials']:.4f}"
-    facts = {line[0]: line[1:] for line in said[:4]}
+                assert line[3:8] == [
+                    f"{fnmr['errors'] / fnmr['trials']:.4f}", f"{fnmr['low']:.4f}", "to", f"{fnmr['high']:.4f}",
+                    f"{at['threshold']:.4f}",
+                ]  # fmt: skip
+                assert line[8:10] == [str(fnmr["errors"]), str(fnmr["trials"])]
+        (searched,) = method["scored"][0]["identifications"]
+        hits = searched["ranks"]["1"]
+        shown = [f"{hits['errors'] / hits['trials']:.4f}", f"{hits['low']:.4f}–{hits['high']:.4f}"]
+        assert [*label, *shown] in columns(raw)
+    said = columns(text)
+    facts = {line[0]: line[1:] for line in said[:6]}
     assert facts["features"] == ["made-up/sphere,", "24", "values"]
     assert facts["probes"][0] == f"{document['acquisition']['probes']},"
 
@@ -243,10 +247,65 @@ def test_a_source_without_media(store: Path, run: Run) -> None:
     assert found["facts"]["media_drawn"] == [1, 3]
 
 
-def test_a_narrow_terminal_has_blocks(store: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_narrow_terminal(store: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "stdout", lambda: Console(width=60, highlight=False, markup=False, emoji=False))
     lines = run(*SOURCE, "--model", "average", "--strategy", "set").out.splitlines()
     assert max(map(len, lines)) <= 60
     said = columns("\n".join(lines))
-    assert said.count(["method", "average"]) == sum(line[:1] == ["scores"] for line in said)
-    assert ["fmr", "0.0100"] in said
+    assert said.count(["at", "FMR", "method", "FNMR", "95", "%", "interval", "threshold"]) == 2
+    assert sum(line[:2] == ["0.01", "average"] for line in said) == 2
+
+
+def test_a_part_of_feature_files(store: Path, run: Run) -> None:
+    write_hdf5(store / "f", people())
+    save(store / "own.safetensors", Parts(), extractor="a/b")
+    where = ("evaluate", "--hdf5", "f", "--extractor", "a/b", *QUICK, "--model", "own.safetensors", "--json")
+    whole = run(*where)
+    assert (whole.json["acquisition"]["references"], SEEN in whole.err) == (60, True)
+    found = run(*where, "--part", "test")
+    tested = sum(Parts().of(one) == "test" for one in people().subject_ids)
+    assert (found.json["acquisition"]["references"], SEEN in found.err) == (tested, False)
+    assert found.json["experiment"] == "HDF5, each gallery against all probes, test subjects"
+    assert run(*where, "--parts-seed", "0").json["facts"] == found.json["facts"]
+
+
+@pytest.mark.parametrize(
+    ("where", "option"),
+    [
+        (("--hdf5", "x"), ("--draws", "2")),
+        (("--hdf5", "x"), ("--media", "1-2")),
+        (("--source", "x"), ("--extractor", "y")),
+        (("--protocol", "x"), ("--part", "all")),
+        (("--protocol", "x"), ("--parts-seed", "1")),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    store: Path, run: Run, where: tuple[str, str], option: tuple[str, str]
+) -> None:
+    said = run("evaluate", *where, *option)
+    assert said.code == 2
+    assert f"{option[0]} is for" in said.err
+
+
+def test_a_report_below_a_file_is_refused_before_reading(store: Path, run: Run) -> None:
+    pytest.importorskip("matplotlib")
+    said = run("evaluate", "--source", "nobody", "--report", "people.npz/report")
+    assert said.code == 9
+    assert "is no folder that can be written to" in said.err
+
+
+REAL = Path(__file__).parents[3] / "shared" / "realdata" / "lfw_arcface.npz"
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real features lie beside the checkout and are not there")
+def test_real_features(store: Path, run: Run) -> None:
+    with (store / "pfstore.toml").open("a") as file:
+        file.write(f'\n[sources.lfw]\npath = "{REAL}"\nextractor = "x/arcface"\n')
+    more = ("--part", "all", "--draws", "1", "--bootstrap", "50", "--json")
+    found = run("evaluate", "--source", "lfw", "--model", "average", *more).json
+    both = found["facts"]["roles"]["both"]
+    assert (found["facts"]["subjects"], both > 100) == (158, True)
+    for method in found["methods"]:
+        verification = method["scored"][0]["verification"]
+        assert verification["mated"] == both
+        assert verification["eer"] < 0.02

@@ -15,7 +15,7 @@ from pfstore.parts import Parts
 from pfstore.training.state import SUFFIX
 from tests.cli.conftest import Run
 from tests.training.conftest import _one_thread  # noqa: F401
-from tests.training.samples import DIMENSION, people, write_hdf5, write_npz
+from tests.training.samples import people, write_hdf5, write_npz
 
 TOML = """
 [sources.people]
@@ -76,8 +76,8 @@ def test_from_hdf5(store: Path, run: Run) -> None:
     assert said.json["data"]["label"] == "adaface"
     assert said.json["part_subjects"]["test"] == 0
     refused = run(*hdf5, "--feature-dimension", "512", "--out", "n.safetensors")
-    assert (refused.code, len(refused.err.splitlines())) == (7, 1)
-    assert f"adaface has features of {DIMENSION} values, not 512" in refused.err
+    assert (refused.code, len(refused.err.splitlines())) == (9, 1)
+    assert "no subject has a usable feature" in refused.err
 
 
 @pytest.mark.parametrize("method", ["proxyfusion", "nan"])
@@ -114,12 +114,12 @@ def test_a_file_that_is_there_stays(store: Path, run: Run) -> None:
     ("code", "said", "arguments"),
     [
         (3, "experts must be at most 4 in a domain of 3 dimensions", ("--experts", "5")),
-        (3, "selected must be at most the 2 experts that there are", ("--experts-selected", "3")),
+        (3, "selected must be from 1 to the 2 experts in all", ("--experts-selected", "3")),
         (3, "there is no device 'tpu': use auto, cpu or cuda", ("--device", "tpu")),
         (3, "a model's file ends in .safetensors", ("--out", "m.pt")),
         (3, "peopel", ("--source", "peopel")),
         (9, "the folder nowhere is not there", ("--out", "nowhere/m.safetensors")),
-        (9, "parts: train is a fraction of the subjects, 0 to 1, not -0.1", ("--validation", "0.5", "--test", "0.6")),
+        (3, "--validation 0.5 and --test 0.6 leave nobody to train on", ("--validation", "0.5", "--test", "0.6")),
         (9, "0 of the 0 subjects of the validation part have two media", ("--validation", "0")),
         (9, "no feature of the source can be used", ("--feature-dimension", "512")),
     ],

@@ -112,6 +112,14 @@ def test_what_cancels_is_a_failure_of_that_method_alone() -> None:
     assert (sets.verification.mated, sets.verification.non_mated) == (5, 5 * 7 - 5)
     # The probes p6 and p7 are mated searches that fail, that of s6 also where its reference does.
     assert (media.identifications[0].failures, sets.identifications[0].failures) == (2, 2)
+    # Something was acquired of each, whatever a method makes of it.
+    assert asdict(found.acquisition) == {"probes": 7, "probe_failures": 0, "references": 7, "reference_failures": 0}
+    said = "no template, as their features cancel to zero; they count as its failures"
+    assert found.warnings == [
+        f"average (media) gives 1 reference {said}: 'r6'",
+        f"average (media) gives 2 probes {said}: 'p6', 'p7'",
+        f"average (set) gives 2 probes {said}: 'p6', 'p7'",
+    ]
     for network in networks:
         assert network.identifications[0].enrolled == 7
         assert (network.verification.mated, network.identifications[0].failures) == (7, 0)

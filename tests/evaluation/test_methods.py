@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pfstore.errors import ContractError, ModelError
-from pfstore.evaluation.methods import Method, check, load_methods
+from pfstore.evaluation.methods import STRATEGIES, Method, check, fitting, load_methods
 from pfstore.evaluation.protocols.experiment import Experiment, Gallery
 from pfstore.fusion import BASELINES, ProxyFusionModel, random_model, to_bytes
 from pfstore.parts import Parts
@@ -112,3 +112,27 @@ def test_each_model_is_warned_of_by_its_name() -> None:
 @pytest.mark.parametrize("card", [{}, {"contract": "none"}, {"contract": {"extractor": 3}}, {"parts": "all"}])
 def test_a_card_may_say_anything(card: dict[str, Any]) -> None:
     assert checked(card) == []
+
+
+def test_another_extractor_is_evaluated_only_when_asked_for() -> None:
+    methods = [Method(f"it ({one})", model(trained("other")), one) for one in STRATEGIES]
+    (said,) = check(methods, given(), ignore_extractor=True)
+    assert said.startswith("it was trained on features of 'other'")
+
+
+def test_a_strategy_that_tells_nothing_apart_is_left_out() -> None:
+    methods = load_methods(["average", "norm-weighted"])
+    single = {"media": {"references": 5}, "references": 7, "failures": {"references": 2}}
+    left = fitting(methods, given(facts=single))
+    assert [(one.label, one.strategy) for one in left] == [("average", "set"), ("norm-weighted", "set")]
+    for facts in (single | {"media": {"references": 6}}, {}):
+        assert fitting(methods, given(facts=facts)) == methods
+    for strategy in STRATEGIES:
+        asked = load_methods(["average"], [strategy])
+        assert fitting(asked, given(facts=single)) == asked
+
+
+def test_a_published_checkpoint_has_a_short_name(tmp_path: Path) -> None:
+    path = tmp_path / "ada.face.pth.tar"
+    path.write_bytes((Path(__file__).parents[1] / "golden" / "reference_d32_e11_k4.pth.tar").read_bytes())
+    assert [one.label for one in load_methods([str(path)], ["set"])] == ["ada.face"]

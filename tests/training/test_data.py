@@ -7,8 +7,9 @@ import pytest
 
 from pfstore.errors import InputError
 from pfstore.evaluation.protocols.hdf5 import hdf5_experiment
+from pfstore.features import offsets_of
 from pfstore.training import data as training_data
-from pfstore.training.data import of_experiment
+from pfstore.training.data import TrainingData, of_experiment
 from tests.training.samples import DIMENSION, of_file, people, write_hdf5, write_npz
 
 
@@ -73,3 +74,32 @@ def test_hdf5_gives_galleries_and_probes(tmp_path: Path) -> None:
     assert sorted(read.subject_ids) == sorted(made.subject_ids)
     assert len(read.features) == len(made.features)
     assert read.dimension == DIMENSION
+    assert read.counts == {"read": len(made.features)}
+
+
+def test_unusable_features_of_hdf5_are_counted_and_told(tmp_path: Path) -> None:
+    spoilt = people().prepared(np.copy)
+    spoilt.features[::50] = np.nan
+    write_hdf5(tmp_path / "train" / "detector" / "extractor", spoilt)
+    read = of_experiment(hdf5_experiment(tmp_path / "train"))
+    void = len(spoilt.features[::50])
+    assert read.counts == {"read": len(spoilt.features), "non-finite": void}
+    assert len(read.features) == len(spoilt.features) - void
+    assert any("left out" in one for one in read.warnings)
+
+
+def test_subjects_in_order_are_the_same_subjects() -> None:
+    made = people()
+    order = list(reversed(range(len(made.subject_ids))))
+    pieces = [made.select({made.subject_ids[one]}.__contains__) for one in order]
+    turned = TrainingData(
+        np.concatenate([one.features for one in pieces]),
+        offsets_of(np.concatenate([np.diff(one.media_offsets) for one in pieces])),
+        offsets_of(np.concatenate([np.diff(one.subject_offsets) for one in pieces])),
+        [one.subject_ids[0] for one in pieces],
+    )
+    first, second = made.ordered(), turned.ordered()
+    assert list(first.subject_ids) == list(second.subject_ids) == sorted(made.subject_ids)
+    np.testing.assert_array_equal(first.features, second.features)
+    np.testing.assert_array_equal(first.media_offsets, second.media_offsets)
+    assert first.digest() == made.digest()

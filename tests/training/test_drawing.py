@@ -33,7 +33,7 @@ def test_a_pair_is_of_one_subject_and_shares_no_medium(
     data = numbered(media)
     mated, single = usable(data)
     assert mated.tolist() == [number for number, own in enumerate(media) if len(own) > 1]
-    wanted = (1, 1 + span[1])
+    wanted = (span[0], span[0] + span[1])
     pairs = Drawing(media=wanted).pairs(data, mated, single, np.random.default_rng(seed))
     sets = [(pairs.probes, [*mated, *single]), (pairs.references, [*mated])]
     used: list[list[set[int]]] = []
@@ -44,7 +44,8 @@ def test_a_pair_is_of_one_subject_and_shares_no_medium(
             rows = drawn.features[drawn.offsets[number] : drawn.offsets[number + 1]]
             assert set(rows[:, 0].tolist()) == {subject}
             chosen = {int(one) for one in rows[:, 1]}
-            assert 1 <= len(chosen) <= wanted[1]
+            paired = len(media[subject]) > 1
+            assert (min(wanted[0], len(media[subject]) // 2) if paired else 1) <= len(chosen) <= wanted[1]
             assert len(rows) == sum(media[subject][one] for one in chosen)  # whole media, each frame once
             used[-1].append(chosen)
     assert all(not probe & reference for probe, reference in zip(used[0], used[1], strict=False))
@@ -66,21 +67,31 @@ def test_told_probes_stay_on_their_side() -> None:
     assert images == set(range(IMAGES + 1))
 
 
-def test_sets_are_capped_and_thinned_but_never_empty() -> None:
-    data = numbered([[50, 50]] * 30)
+def test_sets_are_capped() -> None:
+    data = numbered([[50, 50], [3, 3]] * 15)
     mated, single = usable(data)
-    random = np.random.default_rng(0)
-    capped = Drawing(most=8).pairs(data, mated, single, random)
-    assert set(np.diff(capped.probes.offsets)) == {8}
-    thin = Drawing(keep=0.01).pairs(data, mated, single, random)
-    assert 1 <= np.diff(thin.probes.offsets).min() < np.diff(thin.probes.offsets).max() < 10
+    capped = Drawing(most=8).pairs(data, mated, single, np.random.default_rng(0))
+    assert set(np.diff(capped.probes.offsets)) == {8, 3}
 
 
-@pytest.mark.parametrize("repeats", [1, 3])
-def test_the_same_generator_draws_the_same(repeats: int) -> None:
+@pytest.mark.parametrize("told", [False, True])
+def test_no_medium_is_in_a_probe_and_a_reference_of_one_batch(told: bool) -> None:
+    media = [[1] * count for count in (2, 3, 4, 6, 7)]
+    probes = [[number < 1 for number in range(len(own))] for own in media]
+    data = numbered(media, probes if told else None)
+    mated, single = usable(data)
+    for seed in range(30):
+        pairs = Drawing().pairs(data, mated, single, np.random.default_rng(seed), repeats=3)
+        sides = [{(int(row[0]), int(row[1])) for row in drawn.features} for drawn in (pairs.probes, pairs.references)]
+        assert not sides[0] & sides[1]
+        for drawn in (pairs.probes, pairs.references):
+            owners = drawn.features[drawn.offsets[:-1], 0].astype(int).tolist()
+            assert owners == mated.tolist() * 3
+
+
+def test_the_same_generator_draws_the_same() -> None:
     data = numbered([[2, 3, 1]] * 10)
-    mated = np.tile(usable(data)[0], repeats)
-    none = np.empty(0, dtype=np.int64)
+    mated, none = usable(data)
     first, second = (Drawing().pairs(data, mated, none, np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(first.probes.features, second.probes.features)
     np.testing.assert_array_equal(first.references.offsets, second.references.offsets)

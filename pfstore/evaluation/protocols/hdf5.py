@@ -14,6 +14,7 @@ from pfstore.errors import InputError
 from pfstore.evaluation.protocols.experiment import Experiment
 from pfstore.evaluation.protocols.samples import ChunkedSamples, numbered
 from pfstore.evaluation.protocols.survey import Compared, shown, surveyed
+from pfstore.parts import Part, Parts
 from pfstore.sources import hdf5
 from pfstore.sources.assembly import Chunk
 from pfstore.sources.keys import storable
@@ -36,30 +37,38 @@ class Stored:
     probes: Sequence[str]
 
 
-def hdf5_experiment(features: Path, *, extractor: str = "", dimension: int | None = None) -> Experiment:
+def hdf5_experiment(
+    features: Path,
+    *,
+    parts: Parts | None = None,
+    part: Part = "test",
+    extractor: str = "",
+    dimension: int | None = None,
+) -> Experiment:
     """Return the reference's protocol on HDF5 feature files: one file, a folder of them, or a folder above.
 
     A subject's gallery media are one reference, and each of its datasets probe_<n> is a probe, "<subject>/probe_<n>";
     every probe is compared with every reference. The probes of a subject without a gallery are non-mated searches; a
     warning names those subjects. A probe without a usable feature is a failure to acquire; features that are not finite
-    or zero are left out, counted and warned of. extractor: else told by the folders. dimension: else that of most
-    features.
+    or zero are left out, counted and warned of. parts, part: take the subjects of that part alone. extractor: else told
+    by the folders. dimension: else that of most features.
 
     Raises SourceError where there are no such files or one is damaged, InputError where a probe is no dataset of
     features, there is one subject only, no gallery or no mated probe.
     """
     layout = hdf5.find(features)
-    found = stored(layout.files, _probes)
+    found = [one for one in stored(layout.files, _probes) if parts is None or parts.of(one.subject) == part]
+    of_part = f", {part} subjects" if parts else ""
+    where = f"{features}{of_part}"
     if not any(one.probes for one in found):
-        raise InputError(
-            f"{features}: has no probe; a probe is a dataset <subject>/probe_<n>, beside <subject>/gallery"
-        )
-    references = reference_samples(found, str(features), dimension)
+        raise InputError(f"{where}: has no probe; a probe is a dataset <subject>/probe_<n>, beside <subject>/gallery")
+    references = reference_samples(found, where, dimension)
     return surveyed(
-        "HDF5, each gallery against all probes",
-        [Compared("gallery", references, probe_samples(found, str(features), references.dimension))],
+        f"HDF5, each gallery against all probes{of_part}",
+        [Compared("gallery", references, probe_samples(found, where, references.dimension))],
         dimension=references.dimension,
         extractor=extractor or layout.extractor or "",
+        facts={"part": part, "parts": parts.as_dict()} if parts else None,
         warnings=_without_gallery(found),
     )
 
