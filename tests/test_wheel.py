@@ -32,6 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_holds_what_it_needs(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"pfstore/alembic.ini", "pfstore/migrations/env.py", "pfstore/py.typed"} <= names
+    assert "pfstore/evaluation/report/templates/report.html.j2" in names
     here = {path.name for path in (CHECKOUT / "migrations" / "versions").glob("*.py")}
     assert here == {Path(name).name for name in names if name.startswith("pfstore/migrations/versions/")}
     assert not [name for name in names if name.startswith(("tests/", "bench/"))]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -14,8 +13,8 @@ import psutil
 from numpy.typing import NDArray
 
 from pfstore.errors import InputError
+from pfstore.evaluation.protocols.memory import hold
 from pfstore.features import FeatureBatch, Floats, Offsets, offsets_of
-from pfstore.sources.base import SourceBatch
 
 if TYPE_CHECKING:
     from pfstore.evaluation.protocols.experiment import Experiment
@@ -114,18 +113,13 @@ def of_source(source: FeatureSource, dimension: int | None = None) -> TrainingDa
 
     Raises InputError where the source has no usable feature, or more of them than there is memory for.
     """
-    size = dimension or source.sample().dimension
-    if size is None:
-        raise InputError("no feature of the source can be decoded, so there is nothing to train on")
-    shards = list(source.shards(_SHARD_FEATURES))
-    _check_memory(sum(shard.features for shard in shards), size)
-    read = (one for shard in shards for one in source.read(shard.range, dimension=size, features=_BATCH_FEATURES))
-    counts: Counter[str] = Counter()
-    parts = list(_counted(read, counts))
-    data = _joined([one if source.has_media else _single_frames(one) for one in parts], counts)
-    if not data.subject_ids:
+    size = dimension or source.sample().dimension or 0
+    _check_memory(sum(shard.features for shard in source.shards(_SHARD_FEATURES)), size)
+    held = hold(source, lambda _: True, dimension)
+    if not held.subjects:
         raise InputError("no feature of the source can be used, so there is nothing to train on")
-    return data
+    counts = {"read": held.read, **held.rejected, **held.excluded}
+    return TrainingData(held.features, held.media_offsets, held.subject_offsets, held.subjects, None, counts)
 
 
 def of_experiment(experiment: Experiment) -> TrainingData:
@@ -170,32 +164,6 @@ def _by_subject(batch: FeatureBatch) -> Iterator[list[Floats]]:
     for first, last in zip(batch.subject_offsets[:-1], batch.subject_offsets[1:], strict=True):
         cuts = batch.media_offsets[first : last + 1].tolist()
         yield [batch.features[begin:end] for begin, end in pairwise(cuts)]
-
-
-def _counted(batches: Iterable[SourceBatch], counts: Counter[str]) -> Iterator[FeatureBatch]:
-    for batch in batches:
-        counts["read"] += batch.read
-        counts.update(str(reject.reason) for reject in batch.rejects)
-        counts.update(dict(batch.excluded))
-        yield batch.features
-
-
-def _joined(parts: Sequence[FeatureBatch], counts: Mapping[str, int]) -> TrainingData:
-    return TrainingData(
-        np.concatenate([part.features for part in parts]) if parts else np.empty((0, 0), np.float32),
-        offsets_of(np.concatenate([[], *(np.diff(part.media_offsets) for part in parts)]).astype(np.int64)),
-        offsets_of(np.concatenate([[], *(np.diff(part.subject_offsets) for part in parts)]).astype(np.int64)),
-        [subject for part in parts for subject in part.subject_ids],
-        None,
-        dict(counts),
-    )
-
-
-def _single_frames(batch: FeatureBatch) -> FeatureBatch:
-    """Return the batch with each feature as a medium of its own."""
-    rows = len(batch.features)
-    media = np.arange(rows + 1, dtype=np.int64)
-    return FeatureBatch(batch.features, media, batch.set_offsets, batch.subject_ids, [""] * rows)
 
 
 def _check_memory(features: int, dimension: int) -> None:

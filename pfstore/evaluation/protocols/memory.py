@@ -19,7 +19,8 @@ class Held:
     """Subjects with all their features. Memory: 4 bytes a value, and as much again while they are read.
 
     features: [N, D] float32. media_offsets, subject_offsets, subjects, media: as in FeatureBatch, but where the source
-    has no media each feature is a medium of its own. read, rejected: rows of these subjects, and of nobody.
+    has no media each feature is a medium of its own. read, rejected: rows of these subjects, and of nobody. excluded:
+    rows that the mapping leaves out, by cause, of anybody.
     """
 
     features: Floats
@@ -30,6 +31,7 @@ class Held:
     read: int
     rejected: Counter[str]
     firsts: dict[str, Reject]
+    excluded: Counter[str]
 
     @property
     def media_counts(self) -> Offsets:
@@ -37,11 +39,14 @@ class Held:
         return np.diff(self.subject_offsets)
 
 
-def hold(source: FeatureSource, wanted: Callable[[str], bool]) -> Held:
-    """Read a whole source and keep the subjects that are wanted. Raises InputError where no feature can be read."""
-    dimension = source.sample().dimension
+def hold(source: FeatureSource, wanted: Callable[[str], bool], dimension: int | None = None) -> Held:
+    """Read a whole source and keep the subjects that are wanted; dimension: D, else that of most features.
+
+    Raises InputError where no feature can be read.
+    """
+    dimension = dimension or source.sample().dimension
     if dimension is None:
-        raise InputError("no feature of the source can be decoded, so there is nothing to evaluate")
+        raise InputError("no feature of the source can be decoded, so there is nothing to work on")
     kept = _Kept(dimension)
     for shard in source.shards(8 * BATCH_FEATURES):
         for batch in source.read(shard.range, dimension=dimension, features=BATCH_FEATURES):
@@ -56,6 +61,7 @@ class _Kept:
     read: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     firsts: dict[str, Reject] = field(default_factory=dict)
+    excluded: Counter[str] = field(default_factory=Counter)
 
     def add(self, batch: SourceBatch, wanted: Callable[[str], bool]) -> None:
         keep = np.fromiter(map(wanted, batch.features.subject_ids), dtype=bool, count=len(batch.features.subject_ids))
@@ -63,6 +69,7 @@ class _Kept:
         rejects = [one for one in batch.rejects if one.subject is None or wanted(one.subject)]
         self.read += len(self.batches[-1].features) + len(rejects)
         self.rejected.update(str(one.reason) for one in rejects)
+        self.excluded.update(dict(batch.excluded))
         for one in rejects:
             self.firsts.setdefault(str(one.reason), one)
 
@@ -84,4 +91,5 @@ class _Kept:
             self.read,
             self.rejected,
             self.firsts,
+            self.excluded,
         )
