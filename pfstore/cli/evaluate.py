@@ -197,6 +197,9 @@ def _check_outputs(folder: Path | None, csv_file: Path | None) -> None:
         above = next(one for one in folder.absolute().parents if one.exists())
         if not (above.is_dir() and os.access(above, os.W_OK)):
             raise InputError(f"{folder}: {above} is no folder that can be written to")
+    # Any other file that is there may be dear to its owner, even the store that is read.
+    if csv_file is not None and csv_file.suffix.lower() != ".csv":
+        raise InputError(f"{csv_file}: a file of figures ends in .csv")
     if csv_file is not None and not csv_file.absolute().parent.is_dir():
         raise InputError(f"{csv_file}: the folder {csv_file.parent} is not there")
     if csv_file is not None and not os.access(csv_file.absolute().parent, os.W_OK):
