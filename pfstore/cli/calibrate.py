@@ -64,7 +64,8 @@ def calibrate(
     """Find the thresholds at which false matches keep to given rates, from non-mated comparisons.
 
     They are stored with the version, instead of those it has, each with its count and its interval, and serve
-    `verify --fmr`, `search --fmr` and `search --fpir`. A rate is refused where not even 30 errors can be expected.
+    `verify --fmr`, `search --fmr` and `search --fpir`. A rate is refused where not even 30 errors can be expected, and
+    so are comparisons of fewer than 30 persons.
 
     Probes are what is compared in use, so prefer --probes: of people like those who will be searched for. The id of a
     probe whose subject is in the gallery must be that subject's key, so that it is compared with the others only.
@@ -78,6 +79,8 @@ def calibrate(
     """
     from pfstore.gallery import calibration, galleries
 
+    if extractor is not None and probes is None:
+        raise click.UsageError("--extractor is for --probes; without probes it would do nothing")
     if sum((sample is not None, everybody, probes is not None)) > 1:
         raise click.UsageError("give one of --sample, --all and --probes: probes are all compared with all")
     with app.connect() as connection, _progress(app.quiet) as observer:
@@ -142,6 +145,8 @@ def _progress(quiet: bool) -> Iterator[Callable[[float], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
+    from pfstore.cli.output import now_and_then
+
     if quiet:
         yield lambda _: None
     elif sys.stderr.isatty():
@@ -149,21 +154,10 @@ def _progress(quiet: bool) -> Iterator[Callable[[float], None]]:
             task = bar.add_task("comparing", total=1.0)
             yield lambda part: bar.update(task, completed=part)
     else:
-        yield _logged()
-
-
-def _logged() -> Callable[[float], None]:
-    from pfstore.cli.output import LOG_EVERY, log
-
-    logger, started = log(), time.monotonic()
-    due = started + LOG_EVERY
-
-    def observe(part: float) -> None:
-        nonlocal due
-        now = time.monotonic()
-        if now >= due:
-            due = now + LOG_EVERY
-            left = (now - started) * (1 - part) / max(part, 1e-9)
-            logger.info("progress", compared=f"{part:.0%}", seconds_left=round(left))
-
-    return observe
+        started = time.monotonic()
+        yield now_and_then(
+            lambda part: {
+                "compared": f"{part:.0%}",
+                "seconds_left": round((time.monotonic() - started) * (1 - part) / max(part, 1e-9)),
+            }
+        )

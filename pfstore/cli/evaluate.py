@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from pfstore.evaluation.methods import Method
     from pfstore.evaluation.protocols.experiment import Experiment
     from pfstore.evaluation.results import Evaluation
+    from pfstore.evaluation.scoring import Targets
     from pfstore.parts import Parts
 
 _RATE = Number(0, 1, min_open=True, max_open=True)
@@ -135,35 +134,22 @@ def evaluate(
     from pfstore.cli.evaluation_tables import shown
     from pfstore.evaluation.evaluating import evaluate
     from pfstore.evaluation.methods import STRATEGIES, Strategy, fitting, load_methods
-    from pfstore.evaluation.scoring import Targets
 
     _check_outputs(folder, csv_file)
-    default = Targets()
-    targets = Targets(
-        _falling(fmr) or default.fmr, sorted(set(fpir)) or default.fpir, sorted(set(ranks)) or default.ranks
-    )
     chosen: Sequence[Strategy] = STRATEGIES if strategy == "both" else (strategy,)
     loaded = load_methods(
-        models or ("baselines",),
-        chosen,
-        experts_selected=experts_selected,
-        normalisation=normalisation,
+        models or ("baselines",), chosen, experts_selected=experts_selected, normalisation=normalisation
     )
+    targets = _targets(fmr, fpir, ranks)
     experiment = _experiment(app, loaded, seed=seed, **where)
-    methods = fitting(loaded, experiment)
     with _progress(app.quiet) as observe:
         found = evaluate(
-            experiment, methods, targets, bootstrap=bootstrap, seed=seed, ignore_extractor=ignore_extractor,
-            observe=observe,
+            experiment, fitting(loaded, experiment), targets, bootstrap=bootstrap, seed=seed,
+            ignore_extractor=ignore_extractor, observe=observe,
         )  # fmt: skip
     for warning in () if app.quiet else found.warnings:
         click.echo(f"pfstore: {warning}", err=True)
-    if folder is not None:
-        from pfstore.evaluation.report import write_report
-
-        write_report(found, folder)
-    if csv_file is not None:
-        _write_csv(found, csv_file)
+    _write(found, folder, csv_file)
     written = {} if folder is None else {"report": str(folder / "report.html")}
     app.show(found.as_dict() if app.json else None, shown(found, written))
 
@@ -206,8 +192,12 @@ def _check_outputs(folder: Path | None, csv_file: Path | None) -> None:
         raise InputError(f"{csv_file}: the folder {csv_file.parent} cannot be written to")
 
 
-def _falling(rates: Sequence[float]) -> list[float]:
-    return sorted(set(rates), reverse=True)
+def _targets(fmr: Sequence[float], fpir: Sequence[float], ranks: Sequence[int]) -> Targets:
+    from pfstore.evaluation.scoring import Targets
+
+    default = Targets()
+    falling = sorted(set(fmr), reverse=True)
+    return Targets(falling or default.fmr, sorted(set(fpir)) or default.fpir, sorted(set(ranks)) or default.ranks)
 
 
 def _experiment(
@@ -244,6 +234,7 @@ def _experiment(
 
 def _parts(methods: Sequence[Method], test: float | None, validation: float | None, parts_seed: int | None) -> Parts:
     """Return the parts that are told, else those of the first model that was trained on some."""
+    from pfstore.errors import ConfigError
     from pfstore.fusion import NetworkModel
     from pfstore.parts import Parts
 
@@ -255,6 +246,9 @@ def _parts(methods: Sequence[Method], test: float | None, validation: float | No
     shares = {"test": known["test"] if test is None else test,
               "validation": known["validation"] if validation is None else validation}  # fmt: skip
     # Rounded, as a sum need not be exact to the last bit, and the parts are compared with those of a model's card.
+    if sum(shares.values()) > 1:
+        told_shares = " and ".join(f"--{name} {share:g}" for name, share in shares.items())
+        raise ConfigError(f"{told_shares} are more than all subjects")
     train = known["train"] if test is None and validation is None else round(1 - sum(shares.values()), 12)
     return Parts(train, **shares, seed=known["seed"] if parts_seed is None else parts_seed)
 
@@ -262,10 +256,10 @@ def _parts(methods: Sequence[Method], test: float | None, validation: float | No
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
     """Give an observer: a line on a terminal that is gone in the end, log lines elsewhere."""
-    from pfstore.cli.output import looking
+    from pfstore.cli.output import looking, now_and_then
 
     if not quiet and not sys.stderr.isatty():
-        yield _logged()
+        yield now_and_then(lambda now: {"features": now.features, **({"comparing": now.method} if now.method else {})})
         return
     with looking(quiet) as tell:
         yield lambda now: tell(
@@ -273,28 +267,17 @@ def _progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
         )
 
 
-def _logged() -> Callable[[Progress], None]:
-    from pfstore.cli.output import LOG_EVERY, log
-
-    logger, due = log(), time.monotonic() + LOG_EVERY
-
-    def observe(now: Progress) -> None:
-        nonlocal due
-        if time.monotonic() >= due:
-            due = time.monotonic() + LOG_EVERY
-            logger.info("progress", features=now.features, **({"comparing": now.method} if now.method else {}))
-
-    return observe
-
-
-def _write_csv(found: Evaluation, path: Path) -> None:
+def _write(found: Evaluation, folder: Path | None, csv_file: Path | None) -> None:
     from pfstore.errors import InputError
-    from pfstore.evaluation.tables import CSV, csv_rows
+    from pfstore.evaluation.tables import csv_text
+    from pfstore.files import write_whole
 
-    try:
-        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.DictWriter(file, CSV, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(csv_rows(found))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    if folder is not None:
+        from pfstore.evaluation.report import write_report
+
+        write_report(found, folder)
+    if csv_file is not None:
+        try:
+            write_whole(csv_file, csv_text(found).encode(errors="backslashreplace"))
+        except OSError as error:
+            raise InputError(f"{csv_file}: cannot be written: {error.strerror}") from None

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from rich.cells import cell_len
@@ -18,6 +18,8 @@ from rich.text import Text
 
 from pfstore.jobs.backfill import Progress as RunProgress
 from pfstore.text import visible
+
+Seen = TypeVar("Seen")
 
 LOG_EVERY = 5.0
 """Seconds between two log lines of progress where there is no terminal."""
@@ -92,6 +94,19 @@ def progress(quiet: bool) -> Iterator[Callable[[RunProgress], None]]:
             yield _Bar(bar)
     else:
         yield _LogLines()
+
+
+def now_and_then(told: Callable[[Seen], Mapping[str, Any]]) -> Callable[[Seen], None]:
+    """Return an observer that logs what `told` makes of what it sees, every LOG_EVERY seconds."""
+    logger, due = log(), time.monotonic() + LOG_EVERY
+
+    def observe(seen: Seen) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + LOG_EVERY
+            logger.info("progress", **told(seen))
+
+    return observe
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Iterator
+from io import StringIO
 from typing import Any
 
 from pfstore.evaluation.results import Evaluation, Identification, Rate, Scored, Verification
@@ -105,6 +107,15 @@ def _counted(rate: Rate) -> dict[str, Any]:
         "counted": rate.errors,
         "searches": rate.trials,
     }
+
+
+def csv_text(evaluation: Evaluation) -> str:
+    """Return the rows of csv_rows as the text of a CSV file, lines ending in a newline."""
+    text = StringIO()
+    writer = csv.DictWriter(text, CSV, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(csv_rows(evaluation))
+    return text.getvalue()
 
 
 def csv_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:

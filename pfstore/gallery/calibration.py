@@ -34,6 +34,9 @@ SAMPLE = 3000
 DEFAULTS: Mapping[Kind, Sequence[float]] = {"fmr": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6), "fpir": (0.1, 0.01, 0.003)}
 """The targets taken, where none are given, of which LEAST_ERRORS errors can be expected."""
 
+LEAST_PERSONS = 30
+"""Fewer clusters leave cluster-robust variances too small (Cameron and Miller, J. Human Resources 50, 2015)."""
+
 Targets: TypeAlias = Mapping[Kind, Sequence[float] | None]
 
 
@@ -85,12 +88,13 @@ def calibrate(
     subjects. With probes it is those that are compared with the gallery, all of them: what `verify` and `search` do. A
     probe whose id is a subject's is not compared with that subject. Each searched template is one search, valid for
     the present size of the gallery. Targets are in (0, 1); None takes those of DEFAULTS that the comparisons
-    support, and adds the FMR of 3/n that no error in n comparisons proves (the rule of three, ISO/IEC 19795-1:2021).
+    support.
 
     A threshold is the least score, to 2.2e-6, at which the rate is at most the target by the server's own scores.
     The gallery is read in one snapshot, so the connection must not be in a transaction; what is found is stored in one
     at the end. Raises ConfigError for a target that is no rate, ContractError, before comparing, for one that the
-    comparisons do not support or where there are none.
+    comparisons do not support, where there are none, or where they are those of fewer than LEAST_PERSONS persons:
+    however many comparisons each of them makes, they tell little about others.
     """
     targets: Targets = {"fmr": _targets("fmr", fmr), "fpir": _targets("fpir", fpir)}
     started, now = time.monotonic(), datetime.now(UTC)
@@ -121,7 +125,8 @@ def estimate(connection: Connection, version: Version) -> list[Threshold]:
 
     The templates of up to SAMPLE subjects are compared with each other, for the default targets; FPIRs take the whole
     gallery, so there are none where it is larger. What is there stays where no template was written or removed
-    since. A gallery of one subject has no thresholds.
+    since. Beside the targets there is the FMR of 3/n that no error in n comparisons proves (the rule of three, ISO/IEC
+    19795-1:2021), so that a small gallery has a threshold at all. One of one subject has none.
     """
     there = thresholds.stored(connection, version)
     if there and not (there[0].automatic and _is_outdated(connection, version, there[0])):
@@ -173,6 +178,11 @@ def _check(version: Version, made: NonMated, targets: Targets) -> None:
             f"{version.said} allows no non-mated comparison ({made.basis}): it takes templates of two subjects, "
             "or probes of others"
         )
+    if made.tellers < LEAST_PERSONS:
+        raise ContractError(
+            f"{made.tellers:,} persons ({made.basis}) are too few to tell an error rate of others by, however often "
+            f"they are compared: take {LEAST_PERSONS} or more"
+        )
     for kind, count in _counts(made).items():
         wanting = [target for target in targets[kind] or () if count < needed(target)]
         if wanting:
@@ -205,7 +215,7 @@ def _thresholds(
         return Threshold(kind, target, score_of(key), count, *interval, made.enrolled, made.basis, automatic, now)
 
     distribution, best = made.tally(lambda part: observer(part / 2))
-    keys = _keys(distribution, _supported("fmr", distribution.total, targets), lowest=targets["fmr"] is None)
+    keys = _keys(distribution, _supported("fmr", distribution.total, targets), lowest=automatic)
     errors, parts = made.errors(list(keys.values()), lambda part: observer((1 + part) / 2))
     of_fmr = [
         of("fmr", target, key, distribution.total, of_comparisons(wrong, parts))

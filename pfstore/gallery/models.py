@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -17,6 +15,7 @@ from psycopg.types.json import Jsonb
 
 from pfstore.config import nearest
 from pfstore.errors import ModelError, NotFoundError
+from pfstore.files import write_whole
 from pfstore.gallery.database import Connection
 
 if TYPE_CHECKING:
@@ -163,9 +162,5 @@ def _cache_folder() -> Path:
 
 
 def _keep(path: Path, data: bytes) -> None:
-    # Written beside and renamed, so that no other process reads half a file.
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    Path(temporary).replace(path)
+    write_whole(path, data)

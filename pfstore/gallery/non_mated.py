@@ -113,6 +113,11 @@ class NonMated(ABC):
         return int(np.count_nonzero(others > 0))
 
     @property
+    def tellers(self) -> int:
+        """How many distinct persons are searched."""
+        return len(np.unique(self.persons))
+
+    @property
     def mated(self) -> int:
         """How many mated comparisons are left out."""
         return 0

@@ -171,6 +171,7 @@ class Trainer:
             loss = self._loss_of(pairs)
         value = loss.item()
         if not math.isfinite(value):
+            self._state.remove()  # its weights were on the way there
             raise InputError(
                 f"the loss of step {step + 1} is {value}: the learning rate {self.options.learning_rate:g} is too "
                 "high, or another setting is out of all proportion"

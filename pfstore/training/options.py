@@ -75,7 +75,9 @@ class Options:
         self._check("seed", 0 <= self.seed < 2**63, "from 0 to below 2^63")
         self._check("dropout", 0 <= self.dropout < 1, "from 0 to below 1")
         self._check("epochs", self.epochs is None or self.epochs >= 1, "at least 1")
-        self._check("media", 1 <= self.media[0] <= self.media[1] < 2**31, "from at least 1 to no less")
+        first, last = self.media
+        if not 1 <= first <= last < 2**31:
+            raise ConfigError(f"training: media must be from at least 1 to no less, not {first}-{last}")
         self._check("subjects_per_batch", self.subjects_per_batch >= 2, "at least 2, as one is compared with another")
         if self.selected is not None:
             self._check("selected", 1 <= self.selected <= self.experts, f"from 1 to the {self.experts} experts in all")

@@ -65,6 +65,8 @@ def split(data: TrainingData, options: Options) -> Split:
     counts = {part: sum(one == part for one in parts.values()) for part in ("train", "validation", "test")}
     need = "two media" if data.probes is None else "a probe and a medium of the gallery"
     for part, piece in pieces.items():
+        if not getattr(options.parts, part):
+            raise InputError(f"the {part} part has a share of 0, and training needs it")
         paired = len(usable(piece)[0])
         if paired < 2:
             raise InputError(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pfstore.errors import ConflictError, InputError
+from pfstore.files import write_whole
 
 SUFFIX = ".unfinished"
 
@@ -62,16 +61,11 @@ class StateFile:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, in place of one that is there; raises InputError where that cannot be done."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file whole or not at all; raises InputError where that cannot be done."""
     try:
-        beside.write_bytes(data)
-        beside.replace(path)
+        write_whole(path, data)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def packed(network: nn.Module, best: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

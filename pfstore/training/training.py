@@ -177,9 +177,10 @@ def _judged(standings: Sequence[Standing], held_out: int) -> list[str]:
     subjects = f"{held_out:,} held-out subjects"
     rates = f"FNMR {own.fnmr.value:.4f} against {best.fnmr.value:.4f} at FMR {own.fmr:g}"
     if own.fnmr.value > best.fnmr.value:
+        overlap = ", intervals overlap" if own.fnmr.low <= best.fnmr.high else ""
         return [
-            f"on {subjects} the model is worse than {best.label} ({rates}): there is too little to train on; "
-            f"use {best.label}"
+            f"on {subjects} the model is no better than {best.label} ({rates}{overlap}): use {best.label}, "
+            "or train it longer or on more people"
         ]
     if own.fnmr.high >= best.fnmr.low:
         return [

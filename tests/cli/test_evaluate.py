@@ -211,7 +211,7 @@ def test_wrong_use(store: Path, run: Run) -> None:
     [
         (6, "there is no file nothing.pt, and no baseline of that name", ("--model", "nothing.pt")),
         (9, "media: from at least 1 to at least as many, not 3 to 1", ("--media", "3-1")),
-        (9, "parts: train is a fraction of the subjects", ("--test", "0.7", "--validation", "0.7")),
+        (3, "--test 0.7 and --validation 0.7 are more than all subjects", ("--test", "0.7", "--validation", "0.7")),
         (7, "of 'other', people, test subjects has 'made-up/sphere'", ("--model", "other.safetensors")),
         (7, "takes features of 8 values, people, test subjects has 24", ("--model", "small.safetensors")),
     ],

@@ -56,7 +56,7 @@ def test_all_pairs_are_those_of_the_server(connection: Connection, small_blocks:
     done: list[float] = []
     found = calibrate(connection, version, sample=None, observer=done.append)
     assert [(one.kind, one.target) for one in found.thresholds] == [
-        *[("fmr", target) for target in (0.1, 0.01, 0.001, 3 / 47_895)],
+        *[("fmr", target) for target in (0.1, 0.01, 0.001)],
         ("fpir", 0.1),
     ]
     scores = server_scores(connection, version)
@@ -130,7 +130,7 @@ def test_ties_count_as_errors(connection: Connection, twins: int, expected: floa
 def test_all_scores_alike(connection: Connection) -> None:
     version = version_of(connection, {f"s{n}": one_hot(0, 8) for n in range(30)})
     found = calibrate(connection, version).thresholds
-    assert [one.kind for one in found] == ["fmr", "fmr"]
+    assert [one.kind for one in found] == ["fmr"]
     assert all(1 < one.threshold < 1 + SLACK for one in found)
 
 
@@ -207,8 +207,23 @@ def test_too_small_a_target_is_refused_before_comparing(connection: Connection) 
         "an FPIR of 0.01 needs 3,000 non-mated searches, so that 30 errors can be expected; there are 200 "
         "(gallery against gallery, all 200 subjects): ask for 0.15 or more"
     )
-    assert "there are 20 (" in said(fpir=[0.2], sample=20)
-    assert "that is too few for any FPIR, or take --all, which makes 200" in said(fpir=[0.2], sample=20)
+    assert "there are 30 (" in said(fpir=[0.2], sample=30)
+    assert "that is too few for any FPIR, or take --all, which makes 200" in said(fpir=[0.2], sample=30)
+
+
+def test_many_comparisons_of_few_persons_tell_nothing(connection: Connection) -> None:
+    version = version_of(connection, strangers(200))
+    before = thresholds.stored(connection, version)
+    # 29 persons, of whom most come more than once.
+    probes, _ = _probes(100)
+    ids = [f"stranger-{number % 29}/probe_{number}" for number in range(100)]
+    with pytest.raises(ContractError, match="^29 persons .100 probes against .* take 30 or more"):
+        calibrate(connection, version, probes=Probes(ids, probes))
+    with pytest.raises(ContractError, match="^29 persons .*29 of 200 subjects against all"):
+        calibrate(connection, version, sample=29)
+    assert thresholds.stored(connection, version) == before
+    ids[0] = "one-more"
+    assert calibrate(connection, version, probes=Probes(ids, probes)).comparisons == 100 * 200
 
 
 @pytest.mark.parametrize("target", [0.1, 0.01, 0.003, 1e-3, 0.29, 0.07])
@@ -238,7 +253,8 @@ def test_one_subject_has_nobody_to_be_compared_with(connection: Connection) -> N
         calibrate(connection, version)
     with pytest.raises(ContractError, match="allows no non-mated comparison .*1 probe against"):
         calibrate(connection, version, probes=Probes(["s0000"], np.array([one_hot(0, 16)])))
-    assert calibrate(connection, version, probes=Probes(["x"], np.array([one_hot(0, 16)]))).comparisons == 1
+    others = Probes([f"x{number}" for number in range(30)], np.array([one_hot(0, 16)] * 30))
+    assert calibrate(connection, version, probes=others).comparisons == 30
 
 
 def test_only_what_was_asked_for(connection: Connection) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import uuid
@@ -16,7 +15,7 @@ from typing import Any
 from pfstore.errors import ConfigError, InputError
 from pfstore.evaluation import plots
 from pfstore.evaluation.results import Evaluation
-from pfstore.evaluation.tables import CSV, csv_rows
+from pfstore.evaluation.tables import csv_text
 
 PAGE, JSON_FILE, CSV_FILE, FIGURES = "report.html", "results.json", "results.csv", "figures"
 
@@ -77,7 +76,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> Report:
             figure.savefig(figures / f"{name}.png", dpi=_DOTS_PER_INCH)
         (unfinished / PAGE).write_text(page(evaluation, pictures), encoding="utf-8", newline="\n")
         _write_json(evaluation, unfinished / JSON_FILE)
-        _write_csv(evaluation, unfinished / CSV_FILE)
+        (unfinished / CSV_FILE).write_bytes(csv_text(evaluation).encode(errors="backslashreplace"))
         written = sorted(path.relative_to(unfinished) for path in unfinished.rglob("*") if path.is_file())
     written.sort(key=lambda path: path != Path(PAGE))
     return Report(folder, folder / PAGE, [folder / path for path in written])
@@ -91,13 +90,6 @@ def _write_json(evaluation: Evaluation, path: Path) -> None:
 def _plain(value: Any) -> Any:
     """Return a number of numpy, which facts and settings may hold, as Python's."""
     return value.item() if hasattr(value, "item") else str(value)
-
-
-def _write_csv(evaluation: Evaluation, path: Path) -> None:
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.DictWriter(file, CSV, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(csv_rows(evaluation))
 
 
 def _is_ours(folder: Path) -> bool:
