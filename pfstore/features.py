@@ -64,17 +64,19 @@ class FeatureBatch:
 
     def select(self, keep: NDArray[np.bool_]) -> FeatureBatch:
         """The batch of the subjects whose entry in keep ([S] bool) is true, in the same order."""
-        if keep.all():
-            return self
-        media_counts = np.diff(self.subject_offsets)
-        media_kept = np.repeat(keep, media_counts)
-        feature_counts = np.diff(self.media_offsets)
+        return self if keep.all() else self.take(keep.nonzero()[0])
+
+    def take(self, subjects: NDArray[np.int64]) -> FeatureBatch:
+        """The batch of the subjects of these numbers ([n] int64, each at most once), in their order."""
+        media_counts = np.diff(self.subject_offsets)[subjects]
+        media = expanded(self.subject_offsets[subjects], media_counts)
+        feature_counts = np.diff(self.media_offsets)[media]
         return FeatureBatch(
-            self.features[np.repeat(media_kept, feature_counts)],
-            offsets_of(feature_counts[media_kept]),
-            offsets_of(media_counts[keep]),
-            [subject for subject, kept in zip(self.subject_ids, keep, strict=True) if kept],
-            [medium for medium, kept in zip(self.media_ids, media_kept, strict=True) if kept],
+            self.features[expanded(self.media_offsets[media], feature_counts)],
+            offsets_of(feature_counts),
+            offsets_of(media_counts),
+            [self.subject_ids[one] for one in subjects.tolist()],
+            [self.media_ids[one] for one in media.tolist()],
         )
 
 
@@ -98,3 +100,14 @@ def offsets_of(counts: NDArray[np.integer] | Sequence[int]) -> Offsets:
     offsets = np.zeros(len(counts) + 1, dtype=np.int64)
     np.cumsum(counts, out=offsets[1:])
     return offsets
+
+
+def expanded(starts: Offsets, counts: NDArray[np.integer]) -> Offsets:
+    """The [Σ counts] int64 numbers start, start + 1, … of each range."""
+    return np.repeat(starts, counts) + within(counts)
+
+
+def within(counts: NDArray[np.integer]) -> Offsets:
+    """The [Σ counts] int64 places 0, 1, … in consecutive segments with these counts."""
+    places: Offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return places

@@ -175,8 +175,8 @@ def _data(
     app: App, source: str | None, hdf5: Path | None, dimension: int | None, extractor: str | None
 ) -> tuple[TrainingData, str, str]:
     """Return what to train on, the extractor's label and the data's own."""
-    from pfstore.errors import ConfigError, ContractError
-    from pfstore.training.data import of_experiment, of_source
+    from pfstore.errors import ContractError
+    from pfstore.training.data import of_hdf5, of_source
 
     if source is not None:
         with app.source(source) as opened:
@@ -184,26 +184,20 @@ def _data(
         if extractor not in (None, told):
             raise ContractError(f"the source {source} has features of {told!r}, not {extractor!r}")
     else:
-        from pfstore.evaluation.protocols.hdf5 import hdf5_experiment
-
         assert hdf5 is not None
-        experiment = hdf5_experiment(hdf5, extractor=extractor or "", dimension=dimension)
-        data, told, label = of_experiment(experiment), experiment.extractor, hdf5.resolve().name
-        if not told:
-            raise ConfigError(f"{hdf5} does not tell what made its features: name it by --extractor")
-    if dimension not in (None, data.dimension):
-        raise ContractError(f"{label} has features of {data.dimension} values, not {dimension}")
+        data, told = of_hdf5(hdf5, extractor, dimension)
+        label = hdf5.resolve().name
     return data, told, label
 
 
 def _tell(data: TrainingData, parts: Parts) -> None:
     for warning in data.warnings:
         click.echo(f"pfstore: {warning}", err=True)
-    read = data.counts.get("read", len(data.features))
+    read = data.counts.get("read", len(data.batch.features))
     sizes = ", ".join(f"{name} {getattr(parts, name):.0%}" for name in ("train", "validation", "test"))
     click.echo(
-        f"{plural(len(data.subject_ids), 'subject')} ({sizes}), {plural(len(data.media_offsets) - 1, 'set')} "
-        f"or media, {len(data.features):,} of {read:,} features usable",
+        f"{plural(len(data.subjects), 'subject')} ({sizes}), {plural(len(data.batch.media_offsets) - 1, 'set')} "
+        f"or media, {len(data.batch.features):,} of {read:,} features usable",
         err=True,
     )
 

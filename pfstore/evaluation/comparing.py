@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pfstore.errors import InputError
 from pfstore.evaluation.templates import Templates
-from pfstore.features import Floats, Offsets
+from pfstore.features import Floats, Offsets, expanded
 
 Keys: TypeAlias = NDArray[np.int32]
 """Comparison scores in units of STEP."""
@@ -125,8 +125,7 @@ def mates(probes: Offsets, references: Offsets) -> tuple[Offsets, Offsets]:
     order = np.argsort(references, kind="stable")
     starts = np.searchsorted(references[order], probes, side="left")
     counts = np.searchsorted(references[order], probes, side="right") - starts
-    places = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.repeat(np.arange(len(probes)), counts), order[np.repeat(starts, counts) + places]
+    return np.repeat(np.arange(len(probes)), counts), order[expanded(starts, counts)]
 
 
 def same_width(templates: Sequence[Templates]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pfstore.features import Offsets
+from pfstore.features import Offsets, within
 from pfstore.fusion.products import Pattern, dots, weighted_sums
 
 # A float32 sum over 100,000 features is too inexact: float32 sums end after this many, and go on in float64.
@@ -83,9 +83,8 @@ class Sets:
     def __init__(self, offsets: Offsets, device: torch.device) -> None:
         pieces = -(-np.diff(offsets) // PIECE)
         owners = np.repeat(np.arange(len(pieces)), pieces)
-        ranks = np.arange(len(owners)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
         self.segments = Segments(offsets, device)
-        self.pieces = Segments(np.append(offsets[owners] + ranks * PIECE, offsets[-1]), device)
+        self.pieces = Segments(np.append(offsets[owners] + within(pieces) * PIECE, offsets[-1]), device)
         self.owners = torch.from_numpy(owners).to(device)
 
     def __len__(self) -> int:

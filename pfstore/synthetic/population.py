@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pfstore.features import FeatureBatch, Floats, Offsets, offsets_of
+from pfstore.features import FeatureBatch, Floats, Offsets, offsets_of, within
 
 CHUNK_FEATURES = 8192
 """Features made at once: 16 MB at 512 values."""
@@ -148,7 +148,7 @@ class Population:
         media = np.minimum(features, 1 + random.poisson(self.media_per_subject - 1, len(subjects)))
         videos = np.where(media < features, np.maximum(1, np.rint(media * _VIDEO_SHARE)).astype(np.int64), 0)
         frames = _frames_of_media(features, media, videos, random)
-        ranks = np.arange(len(frames)) - np.repeat(np.cumsum(media) - media, media)
+        ranks = within(media)
         owners = np.repeat(np.arange(len(subjects)), media)
         qualities = random.beta(2.5, 2.0, len(frames))
         is_video = ranks >= (media - videos)[owners]

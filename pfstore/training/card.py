@@ -66,9 +66,9 @@ def card(
         "data": {
             "label": contract["label"],
             "digest": digest,
-            "subjects": len(data.subject_ids),
-            "media": len(data.media_offsets) - 1,
-            "features": len(data.features),
+            "subjects": len(data.subjects),
+            "media": len(data.batch.media_offsets) - 1,
+            "features": len(data.batch.features),
             "counts": {key: int(count) for key, count in data.counts.items()},
         },
         "parts": options.parts.as_dict(),

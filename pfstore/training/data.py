@@ -6,15 +6,16 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from pfstore.errors import InputError
+from pfstore.errors import ConfigError, InputError
 from pfstore.evaluation.protocols.memory import hold
-from pfstore.features import FeatureBatch, Floats, Offsets, offsets_of
+from pfstore.features import FeatureBatch, Floats, Offsets, expanded, offsets_of
 
 if TYPE_CHECKING:
     from pfstore.evaluation.protocols.experiment import Experiment
@@ -27,85 +28,54 @@ _MEMORY_SHARE = 0.7
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The features of some subjects, ragged: subjects of media of features.
+    """What is trained on.
 
-    features: [N, D] float32, finite, no zero row. media_offsets: [M+1] int64, counting features. subject_offsets: [S+1]
-    int64, counting media. subject_ids: [S]. probes: [M] bool, the media that are probes' sets, or None where the
-    store does not tell and probes are drawn from the media. counts: what was read and left out, by reason. warnings:
-    what was left out or is unusual, a sentence each.
+    batch: the features of some subjects. probes: [M] bool, the media that are probes' sets, or None where the store
+    does not tell and probes are drawn from the media. counts: what was read and left out, by reason. warnings: what was
+    left out or is unusual, a sentence each.
     """
 
-    features: Floats
-    media_offsets: Offsets
-    subject_offsets: Offsets
-    subject_ids: Sequence[str]
+    batch: FeatureBatch
     probes: NDArray[np.bool_] | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     warnings: Sequence[str] = ()
 
     @property
-    def dimension(self) -> int:
-        """D."""
-        return int(self.features.shape[1])
-
-    @property
-    def set_offsets(self) -> Offsets:
-        """[S+1] int64, counting features: the subjects' media put together."""
-        return self.media_offsets[self.subject_offsets]
+    def subjects(self) -> Sequence[str]:
+        """[S] the subjects' keys."""
+        return self.batch.subject_ids
 
     def digest(self) -> str:
         """Hex SHA-256 over every subject's key, media and values; does not depend on the order of subjects."""
-        prints = sorted(self._prints())
-        return hashlib.sha256(b"".join(prints)).hexdigest()
+        prints = [
+            hashlib.sha256(_bytes(subject) + print_ + self._sides(number)).digest()
+            for number, (subject, print_) in enumerate(zip(self.subjects, self.batch.fingerprints(), strict=True))
+        ]
+        return hashlib.sha256(b"".join(sorted(prints))).hexdigest()
 
     def select(self, keep: Callable[[str], bool]) -> TrainingData:
-        """Return the data of the subjects whose key is to be kept; the features themselves are shared if all are."""
-        kept = np.array([keep(subject) for subject in self.subject_ids], dtype=bool)
-        if kept.all():
-            return self
-        media_counts, feature_counts = np.diff(self.subject_offsets), np.diff(self.media_offsets)
-        media = np.repeat(kept, media_counts)
-        return TrainingData(
-            self.features[np.repeat(media, feature_counts)],
-            offsets_of(feature_counts[media]),
-            offsets_of(media_counts[kept]),
-            [one for one, stays in zip(self.subject_ids, kept, strict=True) if stays],
-            None if self.probes is None else self.probes[media],
-            self.counts,
-            self.warnings,
-        )
+        """Return the data of the subjects whose key is to be kept, in the same order."""
+        return self._take(np.array([place for place, one in enumerate(self.subjects) if keep(one)], dtype=np.int64))
 
     def ordered(self) -> TrainingData:
         """Return the data with subjects in the order of their keys, so that the store's order decides nothing."""
-        names = [one.encode("utf-8", "surrogatepass") for one in self.subject_ids]
-        order = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
-        media_counts = np.diff(self.subject_offsets)[order]
-        media = expanded(self.subject_offsets[order], media_counts)
-        feature_counts = np.diff(self.media_offsets)[media]
-        return TrainingData(
-            self.features[expanded(self.media_offsets[media], feature_counts)],
-            offsets_of(feature_counts),
-            offsets_of(media_counts),
-            [self.subject_ids[one] for one in order.tolist()],
-            None if self.probes is None else self.probes[media],
-            self.counts,
-            self.warnings,
-        )
+        names = [_bytes(one) for one in self.subjects]
+        return self._take(np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64))
 
     def prepared(self, prepare: Callable[[Floats], Floats]) -> TrainingData:
         """Return the data with its features as `prepare` makes them: [N, D] to [N, D]."""
-        return replace(self, features=prepare(self.features))
+        return replace(self, batch=replace(self.batch, features=prepare(self.batch.features)))
 
-    def _prints(self) -> Iterator[bytes]:
-        bounds = zip(self.subject_ids, self.subject_offsets[:-1], self.subject_offsets[1:], strict=True)
-        for subject, first, last in bounds:
-            cuts = self.media_offsets[first : last + 1]
-            digest = hashlib.sha256(subject.encode("utf-8", "surrogatepass"))
-            digest.update((cuts - cuts[0]).astype("<i8").tobytes())
-            if self.probes is not None:
-                digest.update(self.probes[first:last].tobytes())
-            digest.update(np.ascontiguousarray(self.features[cuts[0] : cuts[-1]]).data)
-            yield digest.digest()
+    def _take(self, subjects: Offsets) -> TrainingData:
+        if self.probes is None:
+            return replace(self, batch=self.batch.take(subjects))
+        media = expanded(self.batch.subject_offsets[subjects], np.diff(self.batch.subject_offsets)[subjects])
+        return replace(self, batch=self.batch.take(subjects), probes=self.probes[media])
+
+    def _sides(self, number: int) -> bytes:
+        """Tell which media of a subject are probes."""
+        first, last = self.batch.subject_offsets[number : number + 2]
+        return b"" if self.probes is None else self.probes[first:last].tobytes()
 
 
 def of_source(source: FeatureSource, dimension: int | None = None) -> TrainingData:
@@ -119,15 +89,31 @@ def of_source(source: FeatureSource, dimension: int | None = None) -> TrainingDa
     if not held.subjects:
         raise InputError("no feature of the source can be used, so there is nothing to train on")
     counts = {"read": held.read, **held.rejected, **held.excluded}
-    return TrainingData(held.features, held.media_offsets, held.subject_offsets, held.subjects, None, counts)
+    return TrainingData(held.batch, None, counts)
 
 
-def of_experiment(experiment: Experiment) -> TrainingData:
-    """Read the references and probes of an experiment with one gallery, as of HDF5 files, to train on.
+def of_hdf5(path: Path, extractor: str | None = None, dimension: int | None = None) -> tuple[TrainingData, str]:
+    """Read HDF5 files in the reference's layout, and return their extractor's label too.
 
-    A subject's references are its gallery media, each of its probes is a set by itself. Raises InputError where there
-    are more features than there is memory for.
+    Where there are probes, a subject's references are its gallery media and each of its probes is a set by itself;
+    where there are none, as in the files of `hdf5 pack`, both are drawn from the gallery's media. extractor: where the
+    folders do not tell it.
+
+    Raises ConfigError where nothing tells the extractor, InputError and SourceError as hdf5_experiment and of_source.
     """
+    from pfstore.evaluation.protocols.hdf5 import has_probes, hdf5_experiment
+    from pfstore.sources import hdf5
+
+    label = extractor or hdf5.find(path).extractor
+    if not label:
+        raise ConfigError(f"{path} does not tell what made its features: name it by --extractor")
+    if has_probes(path):
+        return _of_experiment(hdf5_experiment(path, extractor=label, dimension=dimension)), label
+    with hdf5.Hdf5Source(path, extractor=label, name=path.name, dimension=dimension) as source:
+        return of_source(source, dimension), label
+
+
+def _of_experiment(experiment: Experiment) -> TrainingData:
     read = experiment.facts["features"]
     _check_memory(read["read"], experiment.dimension)
     gallery = experiment.galleries[0]
@@ -136,34 +122,28 @@ def of_experiment(experiment: Experiment) -> TrainingData:
     for is_probe, samples in sides.items():
         for batch in samples.read(_BATCH_FEATURES):
             for subject, sets in zip(batch.subjects, _by_subject(batch.features), strict=True):
-                pieces.setdefault(subject, []).extend((is_probe, one) for one in _sets(sets, is_probe))
+                whole = [np.concatenate(sets)] if is_probe else sets
+                pieces.setdefault(subject, []).extend((is_probe, one) for one in whole)
     flat = [piece for sets in pieces.values() for piece in sets]
-    return TrainingData(
+    joined = FeatureBatch(
         np.concatenate([features for _, features in flat]),
         offsets_of([len(features) for _, features in flat]),
         offsets_of([len(sets) for sets in pieces.values()]),
         list(pieces),
-        np.array([is_probe for is_probe, _ in flat], dtype=bool),
-        {"read": read["read"], **read["rejected"]},
-        experiment.warnings,
+        [""] * len(flat),
     )
-
-
-def expanded(starts: Offsets, counts: Offsets) -> Offsets:
-    """[Σ counts] int64, the numbers start, start + 1, … of each range."""
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    numbers: Offsets = np.repeat(starts, counts) + within
-    return numbers
-
-
-def _sets(media: list[Floats], is_probe: bool) -> list[Floats]:
-    return [np.concatenate(media)] if is_probe else media
+    is_of_probe = np.array([is_probe for is_probe, _ in flat], dtype=bool)
+    return TrainingData(joined, is_of_probe, {"read": read["read"], **read["rejected"]}, experiment.warnings)
 
 
 def _by_subject(batch: FeatureBatch) -> Iterator[list[Floats]]:
     for first, last in zip(batch.subject_offsets[:-1], batch.subject_offsets[1:], strict=True):
         cuts = batch.media_offsets[first : last + 1].tolist()
         yield [batch.features[begin:end] for begin, end in pairwise(cuts)]
+
+
+def _bytes(subject: str) -> bytes:
+    return subject.encode("utf-8", "surrogatepass")
 
 
 def _check_memory(features: int, dimension: int) -> None:

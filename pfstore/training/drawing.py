@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pfstore.features import Floats, Offsets, offsets_of
-from pfstore.training.data import TrainingData, expanded
+from pfstore.features import Floats, Offsets, expanded, offsets_of, within
+from pfstore.training.data import TrainingData
 
 IMAGES = 4
 """The most images beside a video in a drawn reference, as in the reference's protocol."""
@@ -96,31 +96,31 @@ class Drawing:
         owners = np.repeat(np.arange(len(counts)), counts)
         shuffled = media[np.lexsort((random.random(len(media)), owners))]
         sizes = random.integers(least, np.minimum(self.media[1], counts) + 1)
-        return _picked(shuffled, _ranks(counts), sizes)
+        return _picked(shuffled, within(counts), sizes)
 
     def _sets(self, data: TrainingData, media: list[Offsets], random: np.random.Generator) -> Sets:
         chosen = np.concatenate([np.empty(0, np.int64), *media])
-        lengths = np.diff(data.media_offsets)[chosen]
-        rows = expanded(data.media_offsets[chosen], lengths)
+        lengths = np.diff(data.batch.media_offsets)[chosen]
+        rows = expanded(data.batch.media_offsets[chosen], lengths)
         per_medium = np.repeat(np.arange(len(media)), [len(one) for one in media])
         owners = np.repeat(per_medium, lengths)
         keys = random.random(len(rows))
         keep = self._kept(owners, keys)
         counts = np.bincount(owners[keep], minlength=len(media))
-        return Sets(data.features[rows[keep]], offsets_of(counts))
+        return Sets(data.batch.features[rows[keep]], offsets_of(counts))
 
     def _kept(self, owners: Offsets, keys: NDArray[np.float64]) -> NDArray[np.bool_]:
         """[n] bool, the features that stay: those of the smallest keys of each set."""
         order = np.lexsort((keys, owners))
         ranks = np.empty(len(keys), dtype=np.int64)
-        ranks[order] = _ranks(np.bincount(owners))
+        ranks[order] = within(np.bincount(owners))
         kept: NDArray[np.bool_] = ranks < self.most
         return kept
 
 
 def usable(data: TrainingData) -> tuple[Offsets, Offsets]:
     """Return the numbers of the subjects that pairs can be drawn of, and of those that can only be non-mated."""
-    counts = np.diff(data.subject_offsets)
+    counts = np.diff(data.batch.subject_offsets)
     if data.probes is None:
         paired = counts >= 2
     else:
@@ -132,10 +132,10 @@ def usable(data: TrainingData) -> tuple[Offsets, Offsets]:
 
 def _ranked(data: TrainingData, subjects: Offsets, random: np.random.Generator) -> tuple[Offsets, Offsets, Offsets]:
     """Return the media of the subjects in random order ([m]), the place of each in its subject's, the counts ([B])."""
-    counts = np.diff(data.subject_offsets)[subjects]
-    media = expanded(data.subject_offsets[subjects], counts)
+    counts = np.diff(data.batch.subject_offsets)[subjects]
+    media = expanded(data.batch.subject_offsets[subjects], counts)
     owners = np.repeat(np.arange(len(subjects)), counts)
-    return media[np.lexsort((random.random(len(media)), owners))], _ranks(counts), counts
+    return media[np.lexsort((random.random(len(media)), owners))], within(counts), counts
 
 
 def _told(
@@ -148,7 +148,7 @@ def _told(
     for number, own in enumerate(np.split(media, np.cumsum(counts)[:-1])):
         is_probe = data.probes[own]
         others = own[~is_probe]
-        is_video = np.diff(data.media_offsets)[others] > 1
+        is_video = np.diff(data.batch.media_offsets)[others] > 1
         chosen = [*others[is_video][:1], *others[~is_video][: images[number]]]
         probes.append(own[is_probe][:1])
         references.append(np.array(chosen if chosen else others[:1], dtype=np.int64))
@@ -161,8 +161,3 @@ def _picked(media: Offsets, ranks: Offsets, wanted: Offsets) -> list[Offsets]:
         return []
     starts = np.flatnonzero(ranks == 0)
     return [media[start : start + count] for start, count in zip(starts.tolist(), wanted.tolist(), strict=True)]
-
-
-def _ranks(counts: Offsets) -> Offsets:
-    """[Σ counts], 0, 1, … in each of consecutive groups of so many."""
-    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -60,7 +60,7 @@ def split(data: TrainingData, options: Options) -> Split:
     Raises InputError where fewer than two subjects of a part have what a pair takes: two media, or a probe and a
     medium of the gallery.
     """
-    parts = {subject: options.parts.of(subject) for subject in data.subject_ids}
+    parts = {subject: options.parts.of(subject) for subject in data.subjects}
     pieces = {part: data.select(_in_part(parts, part)) for part in ("train", "validation")}
     counts = {part: sum(one == part for one in parts.values()) for part in ("train", "validation", "test")}
     need = "two media" if data.probes is None else "a probe and a medium of the gallery"
@@ -71,7 +71,7 @@ def split(data: TrainingData, options: Options) -> Split:
         if paired < 2:
             raise InputError(
                 f"{paired} of the {counts[part]:,} subjects of the {part} part have {need}, as a pair takes, and at "
-                f"least two must: of all {len(data.subject_ids):,} subjects {len(usable(data)[0]):,} have; "
+                f"least two must: of all {len(data.subjects):,} subjects {len(usable(data)[0]):,} have; "
                 "take another source or other parts"
             )
     return Split(pieces["train"], pieces["validation"], counts)
@@ -82,12 +82,12 @@ def normalisation_of(data: TrainingData, options: Options) -> Normalisation:
 
     Raises InputError where a feature is out of all proportion to the others, naming its subject.
     """
-    norms = _norms(data.features)
+    norms = _norms(data.batch.features)
     median = float(np.median(norms))
     odd = (norms > MOST_TIMES_MEDIAN * median) | (norms < median / MOST_TIMES_MEDIAN)
     if odd.any():
         row = int(odd.argmax())
-        subject = data.subject_ids[int(np.searchsorted(data.set_offsets, row, side="right")) - 1]
+        subject = data.subjects[int(np.searchsorted(data.batch.set_offsets, row, side="right")) - 1]
         raise InputError(
             f"subject {subject!r} has a feature of norm {norms[row]:.3g}, the median is {median:.3g}: "
             "leave it out of the source"
@@ -101,7 +101,7 @@ def left_out(data: TrainingData) -> list[str]:
     _, single = usable(data)
     if not len(single) or data.probes is None:
         return []
-    named = ", ".join(repr(data.subject_ids[one]) for one in single[:NAMED].tolist())
+    named = ", ".join(repr(data.subjects[one]) for one in single[:NAMED].tolist())
     more = f" and {len(single) - NAMED:,} more" if len(single) > NAMED else ""
     return [f"{len(single):,} subjects lack a probe or a gallery and serve as non-mated alone: {named}{more}"]
 

@@ -99,7 +99,7 @@ def train(
         )
         contract = {
             "extractor": extractor,
-            "dimension": data.dimension,
+            "dimension": data.batch.dimension,
             "normalisation": str(normalisation),
             "label": label,
         }
@@ -134,7 +134,7 @@ def _trainer(
     parted: Split, options: Options, normalisation: Normalisation, drawn: Validation, state: StateFile
 ) -> Trainer:
     return Trainer(
-        _network(parted.train.dimension, options).to(device_of(options.device)),
+        _network(parted.train.batch.dimension, options).to(device_of(options.device)),
         parted.train.prepared(lambda features: normalisation.apply(torch.from_numpy(features)).numpy()),
         drawn,
         _drawing(options),

@@ -63,7 +63,7 @@ class Validation:
             galleries = [self._fused(fuser, pairs, number) for number, pairs in enumerate(self.draws)]
         except CancelledSetsError as error:
             numbers = [*self.mated.tolist(), *self.single.tolist()]
-            who = sorted({self.data.subject_ids[numbers[one]] for one in error.numbers})
+            who = sorted({self.data.subjects[numbers[one]] for one in error.numbers})
             raise InputError(
                 f"held-out features of {', '.join(map(repr, who[:NAMED]))} cancel to zero or are too large by "
                 f"{fuser.name}: leave them out of the source"
@@ -79,7 +79,7 @@ class Validation:
         return math.exp(sum(math.log(one.fnmr.value + 0.5 / trials) for one in figures) / len(figures))
 
     def _fused(self, fuser: Fuser, pairs: Pairs, number: int) -> FusedGallery:
-        names = [self.data.subject_ids[one] for one in [*self.mated.tolist(), *self.single.tolist()]]
+        names = [self.data.subjects[one] for one in [*self.mated.tolist(), *self.single.tolist()]]
         references = _templates(fuser, pairs.references, names[: len(self.mated)], "gallery")
         return FusedGallery(f"draw {number + 1}", references, _templates(fuser, pairs.probes, names, "probe"))
 

@@ -233,7 +233,7 @@ def test_an_unknown_source(store: Path, run: Run) -> None:
 
 
 def test_one_subject_only(store: Path, run: Run) -> None:
-    write_npz(store / "people.npz", people().select(lambda one: one == people().subject_ids[0]))
+    write_npz(store / "people.npz", people().select(lambda one: one == people().subjects[0]))
     found = run(*SOURCE, "--part", "all", "--model", "average")
     assert (found.code, len(found.err.splitlines())) == (9, 1)
     assert "at least 2 such subjects are needed" in found.err
@@ -263,7 +263,7 @@ def test_a_part_of_feature_files(store: Path, run: Run) -> None:
     whole = run(*where)
     assert (whole.json["acquisition"]["references"], SEEN in whole.err) == (60, True)
     found = run(*where, "--part", "test")
-    tested = sum(Parts().of(one) == "test" for one in people().subject_ids)
+    tested = sum(Parts().of(one) == "test" for one in people().subjects)
     assert (found.json["acquisition"]["references"], SEEN in found.err) == (tested, False)
     assert found.json["experiment"] == "HDF5, each gallery against all probes, test subjects"
     assert run(*where, "--parts-seed", "0").json["facts"] == found.json["facts"]

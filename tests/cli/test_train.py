@@ -135,7 +135,7 @@ def test_what_cannot_be_is_one_line(store: Path, run: Run, code: int, said: str,
 
 @pytest.mark.parametrize("subjects", [1, 3])
 def test_too_few_subjects(store: Path, run: Run, subjects: int) -> None:
-    write_npz(store / "people.npz", people().select(lambda one: one in people().subject_ids[:subjects]))
+    write_npz(store / "people.npz", people().select(lambda one: one in people().subjects[:subjects]))
     found = run("-q", *SOURCE, "--out", "m.safetensors")
     assert (found.code, len(found.err.splitlines())) == (9, 1)
     assert f"of all {subjects} subjects {subjects} have; take another source or other parts" in found.err

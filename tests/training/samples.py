@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,25 @@ import h5py
 import numpy as np
 
 from pfstore.config import SourceConfig
-from pfstore.features import offsets_of
+from pfstore.features import FeatureBatch, offsets_of
 from pfstore.sources import open_source
 from pfstore.synthetic.population import Population
 from pfstore.training.data import TrainingData, of_source
 
 DIMENSION = 24
+
+
+def joined(batches: Sequence[FeatureBatch]) -> TrainingData:
+    """Put the subjects of batches together."""
+    return TrainingData(
+        FeatureBatch(
+            np.concatenate([one.features for one in batches]),
+            offsets_of(np.concatenate([np.diff(one.media_offsets) for one in batches])),
+            offsets_of(np.concatenate([np.diff(one.subject_offsets) for one in batches])),
+            [name for one in batches for name in one.subject_ids],
+            [name for one in batches for name in one.media_ids],
+        )
+    )
 
 
 @cache
@@ -33,13 +47,7 @@ def people(subjects: int = 60, seed: int = 0) -> TrainingData:
         drift=1.5,
         better_is="shorter",
     )
-    batches = list(population.batches())
-    return TrainingData(
-        np.concatenate([one.features for one in batches]),
-        offsets_of(np.concatenate([np.diff(one.media_offsets) for one in batches])),
-        offsets_of(np.concatenate([np.diff(one.subject_offsets) for one in batches])),
-        [name for one in batches for name in one.subject_ids],
-    )
+    return joined(list(population.batches()))
 
 
 def half_bad(subjects: int = 160) -> TrainingData:
@@ -52,20 +60,23 @@ def half_bad(subjects: int = 160) -> TrainingData:
     bad[:, ::3] = False  # one good frame in each medium, so that weights alone can tell people apart
     features = np.where(bad, 2 * nobody + noise, identities + 0.5 * noise)
     return TrainingData(
-        features.reshape(-1, DIMENSION).astype(np.float32),
-        offsets_of([3] * (4 * subjects)),
-        offsets_of([4] * subjects),
-        [f"subject-{number}" for number in range(subjects)],
+        FeatureBatch(
+            features.reshape(-1, DIMENSION).astype(np.float32),
+            offsets_of([3] * (4 * subjects)),
+            offsets_of([4] * subjects),
+            [f"subject-{number}" for number in range(subjects)],
+            [str(number) for number in range(4)] * subjects,
+        )
     )
 
 
 def write_npz(path: Path, data: TrainingData, *, media: bool = True) -> None:
     """Write the data as a source's file."""
-    counts = np.diff(data.media_offsets)
-    owners = np.repeat(np.arange(len(data.subject_ids)), np.diff(data.subject_offsets))
+    counts = np.diff(data.batch.media_offsets)
+    owners = np.repeat(np.arange(len(data.subjects)), np.diff(data.batch.subject_offsets))
     arrays: dict[str, Any] = {
-        "features": data.features,
-        "subject": np.repeat(np.array(data.subject_ids)[owners], counts),
+        "features": data.batch.features,
+        "subject": np.repeat(np.array(data.subjects)[owners], counts),
     }
     if media:
         arrays["medium"] = np.repeat(np.arange(len(counts)).astype(str), counts)
@@ -83,10 +94,10 @@ def write_hdf5(folder: Path, data: TrainingData) -> None:
     """Write the data in the reference's layout: of each subject the last medium as its probe, the others as gallery."""
     folder.mkdir(parents=True)
     with h5py.File(folder / "features_all.hdf5", "w") as file:
-        for number, subject in enumerate(data.subject_ids):
-            first, last = data.subject_offsets[number : number + 2]
+        for number, subject in enumerate(data.subjects):
+            first, last = data.batch.subject_offsets[number : number + 2]
             for medium in range(first, last):
-                frames = data.features[data.media_offsets[medium] : data.media_offsets[medium + 1]]
+                frames = data.batch.features[data.batch.media_offsets[medium] : data.batch.media_offsets[medium + 1]]
                 kind = "images" if len(frames) == 1 else "video"
                 name = "probe_0" if medium == last - 1 and last - first > 1 else f"gallery/{kind}/{medium}"
                 file[f"{subject}/{name}"] = frames

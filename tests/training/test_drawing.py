@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pfstore.features import offsets_of
+from pfstore.features import FeatureBatch, offsets_of
 from pfstore.training.data import TrainingData
 from pfstore.training.drawing import IMAGES, Drawing, usable
 
@@ -13,11 +13,15 @@ from pfstore.training.drawing import IMAGES, Drawing, usable
 def numbered(media: list[list[int]], probes: list[list[bool]] | None = None) -> TrainingData:
     """Subjects whose features tell where they are from: (subject, medium, frame)."""
     rows = [(s, m, f) for s, own in enumerate(media) for m, frames in enumerate(own) for f in range(frames)]
-    return TrainingData(
+    batch = FeatureBatch(
         np.array(rows, dtype=np.float32).reshape(-1, 3),
         offsets_of([frames for own in media for frames in own]),
         offsets_of([len(own) for own in media]),
         [str(number) for number in range(len(media))],
+        [""] * sum(map(len, media)),
+    )
+    return TrainingData(
+        batch,
         None if probes is None else np.array([one for own in probes for one in own]),
     )
 

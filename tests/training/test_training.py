@@ -9,15 +9,13 @@ import pytest
 import torch
 
 from pfstore.errors import BusyError, ConfigError, ConflictError, InputError
-from pfstore.features import offsets_of
 from pfstore.fusion import NanModel, NetworkModel, ProxyFusionModel, load_model
 from pfstore.parts import Parts
-from pfstore.training.data import TrainingData
 from pfstore.training.loop import Progress
 from pfstore.training.options import Options
 from pfstore.training.state import SUFFIX
 from pfstore.training.training import Trained, train
-from tests.training.samples import DIMENSION, half_bad, people
+from tests.training.samples import DIMENSION, half_bad, joined, people
 
 QUICK = Options(
     experts=2, selected=2, domain=3, subjects_per_batch=20, epochs=8, validations=4, parts=Parts(0.6, 0.2, 0.2)
@@ -88,12 +86,12 @@ def test_the_file_is_a_model_with_its_card_and_contract(tmp_path: Path) -> None:
         "normalisation": model.normalisation,
     }
     assert card["data"]["digest"] == people().digest()
-    assert sum(card["part_subjects"].values()) == len(people().subject_ids)
+    assert sum(card["part_subjects"].values()) == len(people().subjects)
     assert card["parts"] == Parts(0.6, 0.2, 0.2).as_dict()
     assert len(card["curve"]) == 4
     assert [one["method"] for one in card["validation"]] == ["proxyfusion", "average", "norm-weighted", "trimmed-mean"]
     kind, factor = model.normalisation.split(":")
-    norms = np.linalg.norm(people().features, axis=1)
+    norms = np.linalg.norm(people().batch.features, axis=1)
     assert kind == "scale"
     assert float(factor) * np.median(norms) == pytest.approx(QUICK.scale, rel=0.05)
 
@@ -106,8 +104,8 @@ def test_the_input_scale_makes_up_for_the_extractors(tmp_path: Path) -> None:
         assert torch.equal(one, other)
     offsets = np.array([0, 5])
     np.testing.assert_allclose(
-        first.model.templates(people().features[:5], offsets),
-        second.model.templates(larger.features[:5], offsets),
+        first.model.templates(people().batch.features[:5], offsets),
+        second.model.templates(larger.batch.features[:5], offsets),
         atol=1e-6,
     )
 
@@ -162,7 +160,7 @@ def test_too_few_data_to_beat_a_baseline_are_said(tmp_path: Path) -> None:
 
 
 def only(count: int) -> Any:
-    wanted = set(people().subject_ids[:count])
+    wanted = set(people().subjects[:count])
     return people().select(wanted.__contains__)
 
 
@@ -194,21 +192,21 @@ def test_too_few_subjects_are_named_with_what_they_lack(tmp_path: Path, count: i
 
 def test_a_feature_out_of_proportion_is_named_with_its_subject(tmp_path: Path) -> None:
     odd = people().prepared(np.copy)
-    row = next(one for one in range(len(odd.features)) if QUICK.parts.of(subject_of(odd, one)) == "train")
-    odd.features[row] *= 1e9
+    row = next(one for one in range(len(odd.batch.features)) if QUICK.parts.of(subject_of(odd, one)) == "train")
+    odd.batch.features[row] *= 1e9
     with pytest.raises(InputError, match=f"subject '{subject_of(odd, row)}' has a feature of norm .*e\\+1[01]"):
         run(tmp_path / "model.safetensors", data=odd)
 
 
 def test_held_out_features_that_cancel_are_named_before_training(tmp_path: Path) -> None:
     data = half_bad(40)
-    held_out = next(one for one in data.subject_ids if QUICK.parts.of(one) == "validation")
-    first = data.subject_ids.index(held_out) * 12
+    held_out = next(one for one in data.subjects if QUICK.parts.of(one) == "validation")
+    first = data.subjects.index(held_out) * 12
     # Three unit vectors at 120 degrees to each other cancel in every medium, and so in every set of them.
     turn = 2 * np.pi / 3 * np.arange(12)
-    data.features[first : first + 12] = 0
-    data.features[first : first + 12, 0] = np.cos(turn)
-    data.features[first : first + 12, 1] = np.sin(turn)
+    data.batch.features[first : first + 12] = 0
+    data.batch.features[first : first + 12, 0] = np.cos(turn)
+    data.batch.features[first : first + 12, 1] = np.sin(turn)
     steps: list[int] = []
     with pytest.raises(InputError, match=f"held-out features of '{held_out}' cancel to zero or are too large by"):
         run(tmp_path / "model.safetensors", data=data, observe=lambda now: steps.append(now.step))
@@ -216,7 +214,7 @@ def test_held_out_features_that_cancel_are_named_before_training(tmp_path: Path)
 
 
 def subject_of(data: Any, row: int) -> str:
-    return str(data.subject_ids[int(np.searchsorted(data.set_offsets, row, side="right")) - 1])
+    return str(data.subjects[int(np.searchsorted(data.batch.set_offsets, row, side="right")) - 1])
 
 
 def test_two_trainings_of_one_file_are_kept_apart(tmp_path: Path) -> None:
@@ -233,14 +231,9 @@ def test_two_trainings_of_one_file_are_kept_apart(tmp_path: Path) -> None:
 
 def test_the_order_of_subjects_decides_nothing(tmp_path: Path) -> None:
     made = people()
-    half = set(made.subject_ids[30:])
+    half = set(made.subjects[30:])
     parts = [made.select(half.__contains__), made.select(lambda one: one not in half)]
-    turned = TrainingData(
-        np.concatenate([one.features for one in parts]),
-        offsets_of(np.concatenate([np.diff(one.media_offsets) for one in parts])),
-        offsets_of(np.concatenate([np.diff(one.subject_offsets) for one in parts])),
-        [name for one in parts for name in one.subject_ids],
-    )
+    turned = joined([one.batch for one in parts])
     first, second = run(tmp_path / "a.safetensors"), run(tmp_path / "b.safetensors", data=turned)
     assert first.model.digest == second.model.digest
 

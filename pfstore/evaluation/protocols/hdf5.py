@@ -73,6 +73,11 @@ def hdf5_experiment(
     )
 
 
+def has_probes(features: Path) -> bool:
+    """Tell whether any subject of these feature files has a probe. Raises as hdf5_experiment."""
+    return any(one.probes for one in stored(hdf5.find(features).files, _probes))
+
+
 def stored(files: Sequence[Path], probes: Callable[[h5py.Group], list[str]]) -> list[Stored]:
     """Return the subjects of feature files. probes: gives the paths of the probes below a subject's group.
 

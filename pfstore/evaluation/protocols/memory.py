@@ -10,7 +10,7 @@ import numpy as np
 
 from pfstore.errors import InputError
 from pfstore.evaluation.protocols.survey import BATCH_FEATURES
-from pfstore.features import FeatureBatch, Floats, Offsets, offsets_of
+from pfstore.features import FeatureBatch, Offsets, offsets_of
 from pfstore.sources.base import FeatureSource, Reject, SourceBatch
 
 
@@ -18,25 +18,26 @@ from pfstore.sources.base import FeatureSource, Reject, SourceBatch
 class Held:
     """Subjects with all their features. Memory: 4 bytes a value, and as much again while they are read.
 
-    features: [N, D] float32. media_offsets, subject_offsets, subjects, media: as in FeatureBatch, but where the source
-    has no media each feature is a medium of its own. read, rejected: rows of these subjects, and of nobody. excluded:
-    rows that the mapping leaves out, by cause, of anybody.
+    batch: where the source has no media each feature is a medium of its own. read, rejected: rows of these subjects,
+    and of nobody. firsts: the first reject of each reason. excluded: rows that the mapping leaves out, by cause, of
+    anybody.
     """
 
-    features: Floats
-    media_offsets: Offsets
-    subject_offsets: Offsets
-    subjects: Sequence[str]
-    media: Sequence[str]
+    batch: FeatureBatch
     read: int
     rejected: Counter[str]
     firsts: dict[str, Reject]
     excluded: Counter[str]
 
     @property
+    def subjects(self) -> Sequence[str]:
+        """[S] the subjects' keys."""
+        return self.batch.subject_ids
+
+    @property
     def media_counts(self) -> Offsets:
         """[S] int64, how many media each subject has."""
-        return np.diff(self.subject_offsets)
+        return np.diff(self.batch.subject_offsets)
 
 
 def hold(source: FeatureSource, wanted: Callable[[str], bool], dimension: int | None = None) -> Held:
@@ -82,14 +83,11 @@ class _Kept:
             subjects = np.diff(offsets_of(media)[offsets_of(subjects)])
             media = np.ones(len(features), dtype=np.int64)
             names = [str(number) for count in subjects.tolist() for number in range(count)]
-        return Held(
+        batch = FeatureBatch(
             features,
             offsets_of(media),
             offsets_of(subjects),
             [subject for one in self.batches for subject in one.subject_ids],
             names,
-            self.read,
-            self.rejected,
-            self.firsts,
-            self.excluded,
         )
+        return Held(batch, self.read, self.rejected, self.firsts, self.excluded)

@@ -57,7 +57,7 @@ def split_experiment(
     return surveyed(
         f"{name}, {part} subjects" if parts else name,
         compared,
-        dimension=int(held.features.shape[1]),
+        dimension=held.batch.dimension,
         extractor=source.extractor,
         facts=_facts(held, roles, {"draws": draws, "media_drawn": list(media), "seed": seed}, split),
         warnings=left_out("the source", held.read, held.rejected, held.firsts),
@@ -132,7 +132,7 @@ def _one_side(held: Held, subject: int, media: tuple[int, int], seed: int, draw:
 
 
 def _shuffled(held: Held, subject: int, random: np.random.Generator) -> Offsets:
-    first, last = held.subject_offsets[subject : subject + 2]
+    first, last = held.batch.subject_offsets[subject : subject + 2]
     return np.asarray(first + random.permutation(int(last - first)), dtype=np.int64)
 
 
@@ -140,20 +140,20 @@ def _samples(held: Held, drawn: Mapping[int, Offsets]) -> IndexedSamples:
     """Return the samples of some media of each subject; the media stand in their own order."""
     ordered = {one: np.sort(drawn[one]) for one in sorted(drawn)}
     media = np.concatenate([np.empty(0, np.int64), *ordered.values()])
-    bounds = zip(held.media_offsets[media], held.media_offsets[media + 1], strict=True)
+    bounds = zip(held.batch.media_offsets[media], held.batch.media_offsets[media + 1], strict=True)
     rows = [np.arange(first, last) for first, last in bounds]
     return IndexedSamples(
         {held.subjects[one]: held.subjects[one] for one in ordered},
-        held.features,
+        held.batch.features,
         np.concatenate([np.empty(0, np.int64), *rows]),
-        media_offsets=offsets_of(np.diff(held.media_offsets)[media]),
+        media_offsets=offsets_of(np.diff(held.batch.media_offsets)[media]),
         sample_offsets=offsets_of([len(one) for one in ordered.values()]),
-        media=[held.media[one] for one in media.tolist()],
+        media=[held.batch.media_ids[one] for one in media.tolist()],
     )
 
 
 def _facts(held: Held, roles: _Roles, drawn: dict[str, Any], split: tuple[Part, Parts] | None) -> dict[str, Any]:
-    norms = np.sqrt(np.einsum("nd,nd->n", held.features, held.features))
+    norms = np.sqrt(np.einsum("nd,nd->n", held.batch.features, held.batch.features))
     return {
         **({"part": split[0], "parts": split[1].as_dict()} if split else {}),
         **drawn,
