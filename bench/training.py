@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -16,12 +17,14 @@ from pfstore.training.losses import SupervisedContrastive, proxy_loss, simplex
 
 DIMENSION, EXPERTS, SELECTED, MEAN = 512, 11, 4, 9
 
+Fuse = Callable[[ProxyFusion, dict[Role, tuple[Floats, Offsets]]], Tensor]
+
 
 def run(*, big: bool) -> list[Result]:
     """Fuse a probe and a reference of each subject, and go one step down the gradient."""
     subjects = 340 if big else 170
     random = np.random.default_rng(0)
-    sides = {role: _sets(random, subjects) for role in ("probe", "gallery")}
+    sides: dict[Role, tuple[Floats, Offsets]] = {"probe": _sets(random, subjects), "gallery": _sets(random, subjects)}
     torch.manual_seed(0)
     network = ProxyFusion(DIMENSION, EXPERTS, EXPERTS - 1, SELECTED, dropout=0.1)
     contestants = {
@@ -38,13 +41,12 @@ def _sets(random: np.random.Generator, count: int) -> tuple[Floats, Offsets]:
     return features.astype(np.float32), offsets_of(counts)
 
 
-def _step(network: ProxyFusion, sides: dict[str, tuple[Floats, Offsets]], fuse: object) -> None:
-    assert callable(fuse)
+def _step(network: ProxyFusion, sides: dict[Role, tuple[Floats, Offsets]], fuse: Fuse) -> None:
     network.train()
     network.zero_grad()
-    fused = [fuse(network, torch.from_numpy(sides[role][0]), sides[role][1], role) for role in ("probe", "gallery")]
-    templates = normalize(torch.cat(fused).flatten(1), dim=1)
-    labels = torch.arange(len(fused[0])).repeat(2)
+    fused = fuse(network, sides)
+    templates = normalize(fused.flatten(1), dim=1)
+    labels = torch.arange(len(fused) // 2).repeat(2)
     vertices = simplex(EXPERTS, EXPERTS - 1)
     loss: Tensor = SupervisedContrastive()(templates, labels)
     for proxies in (network.proxies_p, network.proxies_g):
@@ -52,12 +54,17 @@ def _step(network: ProxyFusion, sides: dict[str, tuple[Floats, Offsets]], fuse: 
     loss.backward()  # type: ignore[no-untyped-call]
 
 
-def _batched(network: ProxyFusion, features: Tensor, offsets: Offsets, role: Role) -> Tensor:
-    fused: Tensor = network(features, offsets, role)
-    return fused
+def _batched(network: ProxyFusion, sides: dict[Role, tuple[Floats, Offsets]]) -> Tensor:
+    (probes, cuts), (references, others) = sides["probe"], sides["gallery"]
+    features = torch.from_numpy(np.concatenate([probes, references]))
+    return network.both(features, np.concatenate([cuts, cuts[-1] + others[1:]]), len(cuts) - 1)
 
 
-def _looped(network: ProxyFusion, features: Tensor, offsets: Offsets, role: Role) -> Tensor:
+def _looped(network: ProxyFusion, sides: dict[Role, tuple[Floats, Offsets]]) -> Tensor:
+    return torch.cat([_set_by_set(network, torch.from_numpy(rows), cuts, role) for role, (rows, cuts) in sides.items()])
+
+
+def _set_by_set(network: ProxyFusion, features: Tensor, offsets: Offsets, role: Role) -> Tensor:
     """Fuse set by set, the straightforward way."""
     proxies = network.proxies_p if role == "probe" else network.proxies_g
     targets = normalize(network.transform(proxies), dim=1)

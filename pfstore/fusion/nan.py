@@ -47,6 +47,11 @@ class Nan(nn.Module):
         sets = Sets(offsets, features.device)
         return sets.pool(self._weigh(sets, features) / features.norm(dim=1), features)
 
+    def both(self, features: Tensor, offsets: Offsets, probes: int) -> Tensor:  # noqa: ARG002
+        """Fuse all sets, which are alike, as forward does."""
+        fused: Tensor = self(features, offsets, "probe")
+        return fused
+
     def attend(self, features: Tensor, offsets: Offsets, role: Role) -> Attention:  # noqa: ARG002
         """Tell how forward weighs, given the same; not differentiable."""
         with torch.no_grad():

@@ -48,29 +48,35 @@ class ProxyFusion(nn.Module):
         `transform` gets no gradient from here. Neither does the bias of `probe_linear`, which shifts all
         logits of a set alike.
         """
+        return self.both(features, offsets, len(offsets) - 1 if role == "probe" else 0)
+
+    def both(self, features: Tensor, offsets: Offsets, probes: int) -> Tensor:
+        """Fuse the first so many sets as probes and the others as references: what forward gives of either.
+
+        One pass makes the gradients of the experts' weights, which are most of a step of training, once and not twice.
+        """
         sets = Sets(offsets, features.device)
-        weights, _ = self._weigh(sets, features, role)
+        weights, _, _ = self._weigh(sets, features, probes)
         return sets.pool(weights / features.norm(dim=1), features)
 
     def attend(self, features: Tensor, offsets: Offsets, role: Role) -> Attention:
         """Tell how forward weighs, given the same; not differentiable."""
         with torch.no_grad():
-            weights, direction = self._weigh(Sets(offsets, features.device), features, role)
-            proxies = self._proxies(role)
-            return Attention.of(weights, self._choose(direction, proxies), self._scores(direction, proxies))
+            probes = len(offsets) - 1 if role == "probe" else 0
+            return Attention.of(*self._weigh(Sets(offsets, features.device), features, probes))
 
-    def _proxies(self, role: Role) -> Tensor:
-        return self.proxies_p if role == "probe" else self.proxies_g
-
-    def _weigh(self, sets: Sets, features: Tensor, role: Role) -> tuple[Tensor, Tensor]:
-        """[selected, N] float64 weights of the unit features, and [S, r] float64 mean directions in the domain."""
-        proxies = self._proxies(role)
+    def _weigh(self, sets: Sets, features: Tensor, probes: int) -> tuple[Tensor, Tensor, Tensor]:
+        """[selected, N] float64 weights of the unit features, [S, selected] experts and [S, K] float64 their scores."""
         mean, square, direction = sets.means(features, self._measures)
-        statistics = torch.cat([mean, (square - mean.square()).clamp_min(0)], dim=1).to(proxies.dtype)
-        contexts = self._contexts(statistics, proxies, self._choose(direction, proxies))
-        if role == "probe":  # (A f) · c = f · (Aᵀ c): one product a context, where there were N
-            contexts = contexts @ self.probe_linear.weight
-        return sets.softmax(sets.logits(contexts.to(proxies.dtype), features)), direction
+        dtype = self.proxies_g.dtype
+        statistics = torch.cat([mean, (square - mean.square()).clamp_min(0)], dim=1).to(dtype)
+        scores = self._scores(direction, probes)
+        chosen = self._choose(scores)
+        contexts = self._contexts(statistics, chosen, probes)
+        if probes:  # (A f) · c = f · (Aᵀ c): one product a context, where there were N
+            of_probes = contexts[:, :probes] @ self.probe_linear.weight
+            contexts = torch.cat([of_probes, contexts[:, probes:]], dim=1)
+        return sets.softmax(sets.logits(contexts.to(dtype), features)), chosen, scores
 
     def _measures(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Give what is averaged over a set: features, their squares, their directions in the domain.
@@ -84,50 +90,73 @@ class ProxyFusion(nn.Module):
         weight, bias = self.transform.weight.double(), self.transform.bias.double()
         return functional.normalize(functional.linear(vectors.double(), weight, bias), dim=1)
 
-    def _choose(self, direction: Tensor, proxies: Tensor) -> Tensor:
-        """[S, selected] int64, the experts with the largest mean cosine to a set, best first, ties by number.
+    def _scores(self, direction: Tensor, probes: int) -> Tensor:
+        """[S, K] float64, the mean cosine of each set's features to each expert's proxy in the domain.
 
-        In float64, because the order of two near scores must not depend on the batch that a set is in.
+        In float64 and rounded, because the order of two near scores must not depend on the batch that a set is in.
         """
-        scores = self._scores(direction, proxies)
+        sides = ((direction[:probes], self.proxies_p), (direction[probes:], self.proxies_g))
+        scores = torch.cat([side @ self._directions(proxies).T for side, proxies in sides if len(side)])
+        return scores.round(decimals=SCORE_DECIMALS)
+
+    def _choose(self, scores: Tensor) -> Tensor:
+        """[S, selected] int64, the experts with the highest scores ([S, K]), best first, ties by number."""
         return scores.sort(dim=1, descending=True, stable=True).indices[:, : self.selected]
 
-    def _scores(self, direction: Tensor, proxies: Tensor) -> Tensor:
-        """[S, K] float64, the mean cosine of each set's features to each expert's proxy in the domain."""
-        return (direction @ self._directions(proxies).T).round(decimals=SCORE_DECIMALS)
-
-    def _contexts(self, statistics: Tensor, proxies: Tensor, chosen: Tensor) -> Tensor:
+    def _contexts(self, statistics: Tensor, chosen: Tensor, probes: int) -> Tensor:
         """Make [selected, S, D] contexts: the sets that chose an expert go through it together."""
         expert_of_pair = chosen.T.flatten()
         order = expert_of_pair.argsort(stable=True)
         per_expert = torch.split(order, expert_of_pair.bincount(minlength=self.experts).tolist())
-        results = [
-            self._through_expert(expert, statistics[pairs % len(chosen)], proxies[expert])
-            for expert, pairs in enumerate(per_expert)
-            if len(pairs)
-        ]
-        return torch.cat(results)[order.argsort()].view(self.selected, len(chosen), self.dimension)
+        results = []
+        for expert, pairs in enumerate(per_expert):
+            sets = pairs % len(chosen)
+            if len(sets):
+                proxy = self._proxy(expert, sets, probes, len(chosen))
+                results.append(self._through_expert(expert, statistics[sets], proxy))
+        return torch.cat(results).index_select(0, order.argsort()).view(self.selected, len(chosen), self.dimension)
+
+    def _proxy(self, expert: int, sets: Tensor, probes: int, total: int) -> Tensor:
+        """[D], the expert's proxy of the role that all sets have, or [n, D], the one for each of these sets ([n])."""
+        if probes in (0, total):
+            return (self.proxies_p if probes else self.proxies_g)[expert]
+        return torch.where((sets < probes)[:, None], self.proxies_p[expert], self.proxies_g[expert])
 
     def _through_expert(self, expert: int, statistics: Tensor, proxy: Tensor) -> Tensor:
-        """[n, D]; the proxy's third of the first layer is the same for all sets, so it joins the bias."""
+        """[n, D]; where all sets have one proxy ([D]), its third of the first layer joins the bias."""
         first, *rest = self.pooler[expert].children()
         assert isinstance(first, nn.Linear)
-        of_statistics, of_proxy = torch.split(first.weight, [2 * self.dimension, self.dimension], dim=1)
-        hidden = functional.linear(statistics, of_statistics, first.bias + of_proxy @ proxy)
+        if proxy.ndim == 1:
+            of_statistics, of_proxy = torch.split(first.weight, [2 * self.dimension, self.dimension], dim=1)
+            hidden = functional.linear(statistics, of_statistics, first.bias + of_proxy @ proxy)
+        else:
+            hidden = first(torch.cat([statistics, proxy], dim=1))
         for layer in rest:
             hidden = layer(hidden)
         return hidden
+
+
+class Dropout(nn.Dropout):
+    """Dropout by 16 random bits a value, which draws them in a quarter of the time; p is exact to 2^-17."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Give the values, while training some of them zero and the others times 1 / (1 - p)."""
+        if not self.training or self.p == 0:
+            return values
+        bits = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
+        kept = bits.view(torch.int16)[: values.numel()].view(values.shape) >= round(self.p * 2**16) - 2**15
+        return values * (kept * (1 / (1 - self.p))).to(values.dtype)
 
 
 def _expert(dimension: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(3 * dimension, 2 * dimension),
         nn.LeakyReLU(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(2 * dimension, 2 * dimension),
         nn.LeakyReLU(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(2 * dimension, dimension),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.LeakyReLU(),
     )

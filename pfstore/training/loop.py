@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from pfstore.errors import ConfigError, InputError
-from pfstore.fusion import NetworkModel, ProxyFusion, Role
+from pfstore.fusion import Nan, NetworkModel, ProxyFusion
 from pfstore.training.data import TrainingData
-from pfstore.training.drawing import Drawing, Pairs, Sets, usable
+from pfstore.training.drawing import Drawing, Pairs, usable
 from pfstore.training.losses import SupervisedContrastive, proxy_loss, simplex
 from pfstore.training.options import Options
 from pfstore.training.state import StateFile, packed, unpack
@@ -53,7 +53,7 @@ class Progress:
 
 
 Observer = Callable[[Progress], None]
-Wrap = Callable[[nn.Module], NetworkModel]
+Wrap = Callable[[ProxyFusion | Nan], NetworkModel]
 
 
 class Trainer:
@@ -67,7 +67,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: ProxyFusion | Nan,
         data: TrainingData,
         validation: Validation,
         drawing: Drawing,
@@ -182,10 +182,14 @@ class Trainer:
         return value
 
     def _loss_of(self, pairs: Pairs) -> Tensor:
+        probes, references = pairs.probes, pairs.references
+        features = torch.from_numpy(np.concatenate([probes.features, references.features])).to(self._device)
+        offsets = np.concatenate([probes.offsets, probes.offsets[-1] + references.offsets[1:]])
+        count = len(probes.offsets) - 1
         with self._precision():
-            probes = self._templates(pairs.probes, "probe")
-            references = self._templates(pairs.references, "gallery")
-        loss: Tensor = self._loss(torch.cat([probes, references]).float(), self._labels(len(probes), len(references)))
+            fused = self.network.both(features, offsets, count)
+        templates = functional.normalize(fused.flatten(1).float(), dim=1)
+        loss: Tensor = self._loss(templates, self._labels(count, len(templates) - count))
         if isinstance(self.network, ProxyFusion):
             vertices = simplex(self.network.experts, self.network.domain).to(self._device)
             for proxies in (self.network.proxies_p, self.network.proxies_g):
@@ -198,10 +202,6 @@ class Trainer:
         mated = torch.arange(references) % subjects
         strangers = torch.arange(subjects, subjects + probes - references)
         return torch.cat([mated, strangers, mated]).to(self._device)
-
-    def _templates(self, sets: Sets, role: Role) -> Tensor:
-        features = torch.from_numpy(sets.features).to(self._device)
-        return functional.normalize(self.network(features, sets.offsets, role).flatten(1), dim=1)
 
     def _precision(self) -> AbstractContextManager[object]:
         if self.options.precision == "float32":

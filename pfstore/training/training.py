@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import nn
 
 from pfstore.errors import BusyError
 from pfstore.fusion import (
@@ -152,10 +151,11 @@ def _network(dimension: int, options: Options) -> ProxyFusion | Nan:
         return ProxyFusion(dimension, options.experts, options.domain, options.blocks, options.dropout)
 
 
-def _wrapped(network: nn.Module, normalisation: Normalisation, told: Mapping[str, Any] | None = None) -> NetworkModel:
+def _wrapped(
+    network: ProxyFusion | Nan, normalisation: Normalisation, told: Mapping[str, Any] | None = None
+) -> NetworkModel:
     if isinstance(network, ProxyFusion):
         return ProxyFusionModel(network, str(normalisation), _ORIGIN, told).to("cpu")
-    assert isinstance(network, Nan)
     return NanModel(network, str(normalisation), _ORIGIN, told).to("cpu")
 
 

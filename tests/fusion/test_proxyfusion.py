@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pfstore.features import offsets_of
 from pfstore.fusion import ProxyFusion, ProxyFusionModel, from_bytes, load_model, random_model, to_bytes
 from pfstore.fusion.fuser import Role
+from pfstore.fusion.proxyfusion import Dropout
 from pfstore.fusion.ragged import PIECE
 from tests.fusion import oracle
 from tests.fusion.samples import REFERENCES, SELECTED, Reference, feature_sets, regrouped
@@ -118,12 +119,42 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(model.fuse_media(features, offsets, offsets_of([3, 1, 4])), media, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("selected", [1, 3])
+def test_both_roles_in_one_pass_are_as_each_by_itself(selected: int) -> None:
+    network = ProxyFusion(12, experts=4, domain=3, selected=selected, dropout=0.0).double()
+    features, offsets = feature_sets([3, 1, 5, 2, 4, 7], 12)
+    values = torch.from_numpy(features).double()
+    apart = [network(values, offsets, role) for role in ("probe", "gallery")]
+    together = network.both(values, offsets, 2)
+    torch.testing.assert_close(together, torch.cat([apart[0][:2], apart[1][2:]]))
+    wanted = torch.randn(together.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    parameters = [network.proxies_p, network.proxies_g, network.probe_linear.weight, *network.pooler.parameters()]
+    gradients = [
+        torch.autograd.grad((fused * wanted).sum(), parameters, allow_unused=True, materialize_grads=True)
+        for fused in (together, torch.cat([apart[0][:2], apart[1][2:]]))
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_dropout_leaves_the_mean_as_it_is_and_nothing_while_fusing() -> None:
+    dropout = Dropout(0.3)
+    values = torch.ones(1000, 333)
+    torch.manual_seed(0)
+    thinned = dropout(values)
+    assert thinned.unique().tolist() == [0, pytest.approx(1 / 0.7)]
+    assert float((thinned == 0).float().mean()) == pytest.approx(0.3, abs=0.005)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(values), thinned)
+    assert dropout.eval()(values) is values
+
+
 def test_ties_go_to_the_lower_expert_number() -> None:
     network = ProxyFusion(8, experts=6, domain=3, selected=4)
     with torch.no_grad():
         network.proxies_p[:] = network.proxies_p[0]
     direction = torch.nn.functional.normalize(torch.randn(50, 3, dtype=torch.float64), dim=1)
-    chosen = network._choose(direction, network.proxies_p)
+    chosen = network._choose(network._scores(direction, len(direction)))
     assert (chosen == torch.arange(4)).all()
 
 
@@ -135,7 +166,7 @@ def test_experts_come_best_first() -> None:
     for first, last in pairwise(offsets):
         direction = network._directions(values[first:last]).mean(dim=0, keepdim=True)
         expected = oracle.experts_of(network.state_dict(), values[first:last], network.proxies_p, 9)
-        assert network._choose(direction, network.proxies_p)[0].tolist() == expected
+        assert network._choose(network._scores(direction, 1))[0].tolist() == expected
 
 
 @pytest.mark.parametrize("normalisation", ["unit", "scale:3.5"])
