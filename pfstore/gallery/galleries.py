@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
+import psutil
 from psycopg import sql
 from psycopg.rows import class_row
 
 from pfstore.config import nearest
 from pfstore.errors import ConflictError, NotFoundError
+from pfstore.gallery.coarse import MOST_INLINE, is_kept
 from pfstore.gallery.database import Connection
 from pfstore.gallery.locking import locked
 from pfstore.gallery.tables import PARTITION_PREFIX, SCHEMA
@@ -20,6 +22,9 @@ Strategy: TypeAlias = Literal["media", "set"]
 
 HNSW_MOST_DIMENSIONS = 4000
 """The most values of a halfvec that pgvector's HNSW index takes."""
+
+INDEX_M = 16
+INDEX_EF = 64
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,15 @@ class Contract:
     normalisation: str
     model_digest: str
     strategy: Strategy
+    compact: bool = False
 
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a gallery. blocks * dimension values make a template."""
+    """One version of a gallery. blocks * dimension values make a template.
+
+    compact: a template is the normalised sum of the model's blocks, itself of one block. indexed: it has an HNSW index.
+    """
 
     version_id: int
     gallery: str
@@ -47,6 +56,7 @@ class Version:
     model_digest: str
     strategy: Strategy
     blocks: int
+    compact: bool
     state: Literal["building", "active", "retired"]
     empty: bool
     indexed: bool
@@ -56,7 +66,9 @@ class Version:
     @property
     def contract(self) -> Contract:
         """The contract that made this version's templates."""
-        return Contract(self.extractor, self.dimension, self.normalisation, self.model_digest, self.strategy)
+        return Contract(
+            self.extractor, self.dimension, self.normalisation, self.model_digest, self.strategy, self.compact
+        )
 
     @property
     def said(self) -> str:
@@ -67,6 +79,11 @@ class Version:
     def template_dimension(self) -> int:
         """Values in one template."""
         return self.blocks * self.dimension
+
+    @property
+    def scanned(self) -> str:
+        """The column that the first stage of a search compares."""
+        return "coarse" if is_kept(self.blocks, self.dimension) else "template"
 
     @property
     def partition(self) -> sql.Identifier:
@@ -82,7 +99,7 @@ class Version:
 # Asked before every search, so it tells whether there are templates, not how many.
 _VERSIONS = """
     SELECT v.version_id, g.name AS gallery, v.number, v.extractor, v.dimension, v.normalisation,
-           m.name AS model, v.model_digest, v.strategy, v.blocks, v.state, v.created_at, v.promoted_at,
+           m.name AS model, v.model_digest, v.strategy, v.blocks, v.compact, v.state, v.created_at, v.promoted_at,
            NOT EXISTS (SELECT FROM pfstore.templates t WHERE t.version_id = v.version_id) AS empty,
            to_regclass('pfstore.templates_v' || v.version_id || '_hnsw') IS NOT NULL AS indexed
     FROM pfstore.versions v
@@ -168,10 +185,10 @@ def _create_version(connection: Connection, name: str, contract: Contract, block
     row = connection.execute(
         """
         INSERT INTO pfstore.versions
-            (gallery_id, number, extractor, dimension, normalisation, model_digest, strategy, blocks, state)
+            (gallery_id, number, extractor, dimension, normalisation, model_digest, strategy, compact, blocks, state)
         SELECT gallery_id,
                (SELECT coalesce(max(number), 0) + 1 FROM pfstore.versions v WHERE v.gallery_id = g.gallery_id),
-               %s, %s, %s, %s, %s, %s, 'building'
+               %s, %s, %s, %s, %s, %s, %s, 'building'
         FROM pfstore.galleries g WHERE name = %s
         RETURNING version_id
         """,
@@ -181,6 +198,7 @@ def _create_version(connection: Connection, name: str, contract: Contract, block
             contract.normalisation,
             contract.model_digest,
             contract.strategy,
+            contract.compact,
             blocks,
             name,
         ),
@@ -189,6 +207,9 @@ def _create_version(connection: Connection, name: str, contract: Contract, block
     # Attached after it is made, because making it as a partition would lock out every search meanwhile.
     partition = sql.Identifier(SCHEMA, f"{PARTITION_PREFIX}{row[0]}")
     connection.execute(sql.SQL("CREATE TABLE {} (LIKE pfstore.templates INCLUDING ALL)").format(partition))
+    if not is_kept(blocks, contract.dimension) and blocks * contract.dimension <= MOST_INLINE:
+        # What every search reads must not lie elsewhere; of several blocks that is the coarse vector.
+        connection.execute(sql.SQL("ALTER TABLE {} ALTER COLUMN template SET STORAGE PLAIN").format(partition))
     connection.execute(
         sql.SQL("ALTER TABLE pfstore.templates ATTACH PARTITION {} FOR VALUES IN ({})").format(
             partition, sql.Literal(row[0])
@@ -269,22 +290,43 @@ def analyze(connection: Connection, chosen: Version) -> None:
     connection.execute(sql.SQL("ANALYZE {}").format(chosen.partition))
 
 
-def build_index(connection: Connection, chosen: Version) -> None:
-    """Build an HNSW index on a version's whole templates, so that searches are fast and approximate.
+def build_index(connection: Connection, chosen: Version, *, m: int = INDEX_M, ef_construction: int = INDEX_EF) -> None:
+    """Build an HNSW index on what the first stage of a search reads, instead of the one that is there.
 
-    Raises ConflictError for templates longer than pgvector can index.
+    Searches that stand after it are fast and approximate until `tune` says how approximate. Searches go on meanwhile,
+    writing waits. m: edges of a vertex; ef_construction: the breadth of the search for them; pgvector's parameters.
+    Raises ConflictError where the vectors are longer than pgvector can index.
     """
-    if chosen.template_dimension > HNSW_MOST_DIMENSIONS:
+    length = chosen.dimension if chosen.scanned == "coarse" else chosen.template_dimension
+    if length > HNSW_MOST_DIMENSIONS:
         raise ConflictError(
-            f"templates of {chosen.template_dimension} values cannot be indexed: "
-            f"HNSW takes at most {HNSW_MOST_DIMENSIONS}; select fewer experts"
+            f"vectors of {length} values cannot be indexed: HNSW takes at most {HNSW_MOST_DIMENSIONS}; "
+            "make the gallery compact, or select fewer experts"
         )
+    name = f"{PARTITION_PREFIX}{chosen.version_id}_hnsw"
+    with connection.transaction():
+        _allow_memory(connection, chosen, length, m)
+        connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(SCHEMA, name)))
+        connection.execute("DELETE FROM pfstore.tunings WHERE version_id = %s", (chosen.version_id,))
+        statement = (
+            "CREATE INDEX {} ON {} USING hnsw (({}::halfvec({})) halfvec_ip_ops) WITH (m = {}, ef_construction = {})"
+        )
+        column, breadth = sql.Identifier(chosen.scanned), max(ef_construction, 2 * m)
+        connection.execute(
+            sql.SQL(statement).format(sql.Identifier(name), chosen.partition, column, length, m, breadth)
+        )
+
+
+def _allow_memory(connection: Connection, chosen: Version, length: int, m: int) -> None:
+    """Let the graph be built in memory, on all cores: one that does not fit is built many times slower."""
+    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(chosen.partition)).fetchone()
+    assert row is not None
+    # A vertex: its vector, 2·m edges at the bottom and m above, its own fields; and room for the allocator.
+    megabytes = int(1.3 * row[0] * (2 * length + 3 * m * 16 + 200) / 1e6) + 64
+    there = psutil.virtual_memory().total // (2 * 1024 * 1024)
+    connection.execute(sql.SQL("SET LOCAL maintenance_work_mem = {}").format(sql.Literal(f"{min(megabytes, there)}MB")))
     connection.execute(
-        sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw ((template::halfvec({})) halfvec_ip_ops)").format(
-            sql.Identifier(f"{PARTITION_PREFIX}{chosen.version_id}_hnsw"),
-            chosen.partition,
-            sql.Literal(chosen.template_dimension),
-        )
+        "SELECT set_config('max_parallel_maintenance_workers', current_setting('max_parallel_workers'), true)"
     )
 
 

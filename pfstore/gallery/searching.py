@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psycopg
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
-from psycopg import sql
 
-from pfstore.errors import ContractError, NotFoundError
+from pfstore.errors import ContractError, InputError, NotFoundError, PfstoreError
 from pfstore.features import Floats, Offsets
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Version
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 PIPELINED = 32
 """Searches sent to the server before the first answer is read."""
 
-MOST_EF_SEARCH = 1000  # pgvector's own limit
+_ERRORS: dict[str, type[PfstoreError]] = {"PF404": NotFoundError, "PF409": ContractError, "PF422": InputError}
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,11 @@ class Candidate:
     score: float
 
 
-# The second key orders equal scores the same way every time; an index could not serve it, and need not.
-_EXACT = sql.SQL(
-    "SELECT subject_id, -(template <#> %(probe)s) FROM pfstore.templates"
-    " WHERE version_id = {version} AND -(template <#> %(probe)s) >= %(threshold)s"
-    " ORDER BY template <#> %(probe)s, subject_id LIMIT %(top)s"
-)
-_INDEXED = sql.SQL(
-    "SELECT subject_id, score FROM ("
-    " SELECT subject_id, -(template::halfvec({length}) <#> %(probe)s) AS score FROM {partition}"
-    " ORDER BY template::halfvec({length}) <#> %(probe)s LIMIT %(top)s"
-    ") nearest WHERE score >= %(threshold)s ORDER BY score DESC, subject_id"
-)
+_SEARCH = """
+    SELECT rank, subject, score FROM pfstore.search(
+        %(gallery)s, %(probe)s, k => %(top)s, threshold => %(threshold)s, among => %(among)s, exact => %(exact)s,
+        version => %(version)s)
+"""
 
 
 def probe_templates(
@@ -80,26 +74,27 @@ def search(
     *,
     top: int = 10,
     threshold: float = -1.0,
+    among: Sequence[str] | None = None,
     exact: bool = False,
 ) -> Iterator[list[Candidate]]:
     """Yield each probe's candidate list, in the order of the probes.
 
     templates: [P, blocks*D] float32, L2-normalised. top: the most candidates. threshold: the least score.
-    exact: compare with every template even where there is an index (where there is none it is so anyway).
+    among: only these subjects. exact: compare with every template even where there is an index.
+    Without an index every search is exact.
     """
     register_vector(connection)
-    query = _statement(version, exact=exact)
-    with connection.transaction():
-        if version.indexed and not exact:
-            _widen(connection, top)
-        for start in range(0, len(templates), PIPELINED):
-            probes = [HalfVector(row) for row in templates[start : start + PIPELINED]]
-            with connection.pipeline():
-                values = ({"probe": probe, "threshold": _bound(threshold), "top": top} for probe in probes)
-                cursors = [connection.cursor(binary=True).execute(query, value) for value in values]
-                rows = [cursor.fetchall() for cursor in cursors]
-            for found in rows:
-                yield [Candidate(rank, subject, score) for rank, (subject, score) in enumerate(found, 1)]
+    fixed = {
+        "gallery": version.gallery, "version": version.number, "top": top, "threshold": threshold, "exact": exact,
+        "among": None if among is None else list(among),
+    }  # fmt: skip
+    for start in range(0, len(templates), PIPELINED):
+        probes = [HalfVector(row) for row in templates[start : start + PIPELINED]]
+        with said(), connection.pipeline():
+            cursors = [connection.cursor(binary=True).execute(_SEARCH, fixed | {"probe": probe}) for probe in probes]
+            rows = [cursor.fetchall() for cursor in cursors]
+        for found in rows:
+            yield [Candidate(*one) for one in found]
 
 
 def verify(connection: Connection, version: Version, subject: str, template: Floats) -> float:
@@ -108,28 +103,19 @@ def verify(connection: Connection, version: Version, subject: str, template: Flo
     Raises NotFoundError where the subject has no template in this version.
     """
     register_vector(connection)
-    row = connection.execute(
-        "SELECT -(template <#> %s) FROM pfstore.templates WHERE version_id = %s AND subject_id = %s",
-        (HalfVector(template), version.version_id, subject),
-    ).fetchone()
-    if row is None:
-        raise NotFoundError(f"gallery {version.gallery!r} has no template of subject {subject!r}")
+    query = "SELECT score FROM pfstore.verify(%s, %s, %s, version => %s)"
+    with said():
+        row = connection.execute(query, (version.gallery, subject, HalfVector(template), version.number)).fetchone()
+    assert row is not None
     return float(row[0])
 
 
-def _statement(version: Version, *, exact: bool) -> sql.Composed:
-    if version.indexed and not exact:
-        return _INDEXED.format(length=sql.Literal(version.template_dimension), partition=version.partition)
-    return _EXACT.format(version=sql.Literal(version.version_id))
-
-
-def _widen(connection: Connection, top: int) -> None:
-    # One pass of HNSW returns at most ef_search rows; the iterative scan goes on where more are wanted.
-    breadth = min(MOST_EF_SEARCH, max(100, 2 * top))
-    connection.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(breadth)))
-    connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-
-
-def _bound(threshold: float) -> float:
-    # In half precision the score of two opposite templates can be a little below -1.
-    return threshold if threshold > -1 else float("-inf")
+@contextmanager
+def said() -> Iterator[None]:
+    """Turn what pfstore's SQL functions raise into pfstore's own errors."""
+    try:
+        yield
+    except psycopg.DatabaseError as error:
+        if (kind := _ERRORS.get(error.sqlstate or "")) is None:
+            raise
+        raise kind(error.diag.message_primary or str(error)) from None

@@ -75,6 +75,7 @@ versions = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     _time("created_at"),
     _time("promoted_at", nullable=True),
+    sa.Column("compact", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.UniqueConstraint("gallery_id", "number"),
     sa.CheckConstraint("state IN ('building', 'active', 'retired')", name="state"),
     sa.CheckConstraint("strategy IN ('media', 'set')", name="strategy"),
@@ -94,6 +95,9 @@ templates = sa.Table(
     sa.Column("fingerprint", sa.LargeBinary, nullable=False),
     sa.Column("run_id", sa.BigInteger, nullable=False),
     sa.Column("fused_at", pg.TIMESTAMP(timezone=True), nullable=False),
+    # Where a template has several blocks: see pfstore.gallery.coarse.
+    sa.Column("coarse", HALFVEC()),
+    sa.Column("residual", sa.REAL),
     postgresql_partition_by="LIST (version_id)",
 )
 
@@ -169,4 +173,27 @@ thresholds = sa.Table(
     sa.Column("automatic", sa.Boolean, nullable=False),
     _time("created_at"),
     sa.CheckConstraint("kind IN ('fmr', 'fpir')", name="kind"),
+)
+
+tunings = sa.Table(
+    "tunings",
+    metadata,
+    sa.Column("version_id", sa.ForeignKey(versions.c.version_id, ondelete="CASCADE"), primary_key=True),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("target", sa.Double, nullable=False),
+    sa.Column("recall", sa.Double, nullable=False),
+    sa.Column("low", sa.Double, nullable=False),
+    sa.Column("high", sa.Double, nullable=False),
+    sa.Column("mated_recall", sa.Double),
+    sa.Column("probes", sa.BigInteger, nullable=False),
+    sa.Column("basis", sa.Text, nullable=False),
+    sa.Column("ef_search", sa.Integer, nullable=False),
+    sa.Column("candidates", sa.Integer, nullable=False),
+    # 0: a search takes one pass of the index.
+    sa.Column("scan_tuples", sa.Integer, nullable=False),
+    sa.Column("index_seconds", sa.Double, nullable=False),
+    sa.Column("exhaustive_seconds", sa.Double, nullable=False),
+    sa.Column("templates", sa.BigInteger, nullable=False),
+    _time("created_at"),
+    sa.CheckConstraint("path IN ('index', 'exhaustive')", name="path"),
 )

@@ -14,13 +14,14 @@ from psycopg.types.json import Jsonb
 
 from pfstore.errors import SourceError
 from pfstore.features import TemplateBatch
+from pfstore.gallery.coarse import Coarse
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Version
 from pfstore.gallery.locking import released
 from pfstore.gallery.runs import Counts
 from pfstore.sources.base import Reject
 
-_COLUMNS = "subject_id, template, features, media, fingerprint"
+_COLUMNS = "subject_id, template, coarse, residual, features, media, fingerprint"
 _REJECT_COLUMNS = 'position, subject_id, medium, "row", reason, detail'
 
 _STAGING = f"""
@@ -29,15 +30,16 @@ _STAGING = f"""
     CREATE TEMPORARY TABLE staging_rejects AS
         SELECT {_REJECT_COLUMNS} FROM pfstore.rejects WITH NO DATA;
     CREATE TEMPORARY TABLE staging_gone (subject_id text);
-    ALTER TABLE staging ALTER COLUMN template SET STORAGE EXTERNAL
+    ALTER TABLE staging ALTER COLUMN template SET STORAGE EXTERNAL, ALTER COLUMN coarse SET STORAGE PLAIN
 """
 
 _UPSERT = f"""
     INSERT INTO pfstore.templates (version_id, {_COLUMNS}, run_id, fused_at)
     SELECT %(version)s, {_COLUMNS}, %(run)s, %(now)s FROM staging
     ON CONFLICT (version_id, subject_id) DO UPDATE SET
-        template = excluded.template, features = excluded.features, media = excluded.media,
-        fingerprint = excluded.fingerprint, run_id = excluded.run_id, fused_at = excluded.fused_at
+        template = excluded.template, coarse = excluded.coarse, residual = excluded.residual,
+        features = excluded.features, media = excluded.media, fingerprint = excluded.fingerprint,
+        run_id = excluded.run_id, fused_at = excluded.fused_at
 """
 
 _REJECTS = f"""
@@ -101,13 +103,21 @@ class ShardWriter:
     def add(self, batch: TemplateBatch) -> None:
         """Stage templates; they are kept as half precision."""
         with self._connection.cursor().copy(f"COPY staging ({_COLUMNS}) FROM STDIN (FORMAT binary)") as copy:
-            copy.set_types(["text", "halfvec", "int4", "int4", "bytea"])
+            copy.set_types(["text", "halfvec", "halfvec", "float4", "int4", "int4", "bytea"])
             rows = zip(
-                batch.subject_ids, batch.templates, batch.features.tolist(), batch.media.tolist(), batch.fingerprints,
-                strict=True,
+                batch.subject_ids, batch.templates, *self._coarse(batch), batch.features.tolist(),
+                batch.media.tolist(), batch.fingerprints, strict=True,
             )  # fmt: skip
-            for subject, template, features, media, fingerprint in rows:
-                copy.write_row((subject, HalfVector(template), features, media, fingerprint))
+            for subject, template, *rest in rows:
+                copy.write_row((subject, HalfVector(template), *rest))
+
+    def _coarse(self, batch: TemplateBatch) -> tuple[Sequence[HalfVector | None], Sequence[float | None]]:
+        """The inline vectors of the templates and what they leave out; none where a template is its own."""
+        if self.version.scanned == "template":
+            none = [None] * len(batch.subject_ids)
+            return none, none
+        made = Coarse.of(batch.templates, self.version.blocks)
+        return [HalfVector(one) for one in made.vectors], made.residuals.tolist()
 
     def keep(self, subjects: Sequence[str]) -> None:
         """Note subjects whose templates stay as they are."""

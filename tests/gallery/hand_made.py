@@ -12,18 +12,21 @@ from pgvector.psycopg import register_vector
 
 from pfstore.features import Floats
 from pfstore.gallery import galleries, models
+from pfstore.gallery.coarse import Coarse
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Contract, Version
 
-COLUMNS = "version_id, subject_id, template, features, media, fingerprint, run_id, fused_at"
+COLUMNS = "version_id, subject_id, template, coarse, residual, features, media, fingerprint, run_id, fused_at"
 
 
-def version_of(connection: Connection, templates: Mapping[str, Floats], name: str = "staff") -> Version:
-    """Make an active version of a gallery with these templates by subject, each [D], normalised here."""
-    dimension = len(next(iter(templates.values())))
+def version_of(
+    connection: Connection, templates: Mapping[str, Floats], name: str = "staff", blocks: int = 1
+) -> Version:
+    """Make an active version of a gallery with these templates by subject, each [blocks*D], normalised here."""
+    dimension = len(next(iter(templates.values()))) // blocks
     model = models.resolve(connection, "average")
     contract = Contract("test-extractor", dimension, "unit", model.digest, "set")
-    version = galleries.ensure(connection, name, contract, blocks=1)
+    version = galleries.ensure(connection, name, contract, blocks=blocks)
     add(connection, version, templates)
     return galleries.promote(connection, name, version.number, force=True)
 
@@ -32,11 +35,15 @@ def add(connection: Connection, version: Version, templates: Mapping[str, Floats
     """Write templates, as fused now."""
     register_vector(connection)
     with connection.cursor().copy(f"COPY pfstore.templates ({COLUMNS}) FROM STDIN (FORMAT binary)") as copy:
-        copy.set_types(["int4", "text", "halfvec", "int4", "int4", "bytea", "int8", "timestamptz"])
+        copy.set_types(["int4", "text", "halfvec", "halfvec", "float4", "int4", "int4", "bytea", "int8", "timestamptz"])
         now = datetime.now(UTC)
         for subject, template in templates.items():
             unit = np.asarray(template, np.float32) / np.linalg.norm(template)
-            copy.write_row((version.version_id, subject, HalfVector(unit), 1, 1, b"", 1, now))
+            inline = Coarse.of(unit[None], version.blocks) if version.scanned == "coarse" else None
+            coarse = inline and (HalfVector(inline.vectors[0]), float(inline.residuals[0]))
+            copy.write_row(
+                (version.version_id, subject, HalfVector(unit), *(coarse or (None, None)), 1, 1, b"", 1, now)
+            )
 
 
 def strangers(count: int, dimension: int = 16, seed: int = 0) -> dict[str, Floats]:

@@ -1,0 +1,44 @@
+"""The inline vector of a template that the first stage of a search reads, and how much it leaves out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pfstore.features import Floats
+
+MOST_INLINE = 3500
+"""Values of half precision that fit a page of the table beside the rest of a row."""
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """The projections of templates on those whose blocks are all equal.
+
+    vectors: [S, D] float16, Σ blocks / √blocks. residuals: [S] float32, the distance from a template (of half
+    precision) to the one that repeats vector / √blocks in every block.
+
+    For two templates with vectors u, v and residuals e, f, the score is at most u·v + e·f (Cauchy-Schwarz), but
+    for the rounding of u and v, at most 2⁻¹¹ each.
+    """
+
+    vectors: NDArray[np.float16]
+    residuals: Floats
+
+    @classmethod
+    def of(cls, templates: Floats, blocks: int) -> Coarse:
+        """Take templates [S, blocks*D] float32, L2-normalised."""
+        halves = templates.astype(np.float16).astype(np.float32)
+        parts = halves.reshape(len(templates), blocks, -1)
+        root = np.float32(blocks**0.5)
+        vectors = (parts.sum(axis=1) / root).astype(np.float16)
+        rest = parts - vectors.astype(np.float32)[:, None] / root
+        residuals: Floats = np.sqrt(np.einsum("sbd,sbd->s", rest, rest))
+        return cls(vectors, residuals)
+
+
+def is_kept(blocks: int, dimension: int) -> bool:
+    """Tell whether templates of so many blocks of D values have a coarse vector; of one block they are their own."""
+    return blocks > 1 and dimension <= MOST_INLINE
