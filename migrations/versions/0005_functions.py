@@ -44,9 +44,11 @@ _FUNCTIONS = (
                 vector_dims(probe), version_of.gallery, chosen.blocks * chosen.dimension, chosen.blocks,
                 chosen.dimension);
         END IF;
-        IF abs(length - 1) > 0.02 THEN
-            RAISE EXCEPTION USING errcode = 'PF422', message = format(
-                'the probe has the length %s, a template has 1: it is not normalised, or not a template', length);
+        IF probe IS NULL OR abs(length - 1) > 0.02 THEN
+            RAISE EXCEPTION USING errcode = 'PF422', message = CASE
+                WHEN probe IS NULL THEN 'the probe is NULL'
+                ELSE format('the probe has the length %s, a template has 1: it is not normalised', length)
+                END;
         END IF;
         RETURN chosen;
     END

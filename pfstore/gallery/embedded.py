@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SCHEME = "embedded:"
 
+LEAST_BUFFERS, MOST_BUFFERS = 128, 4096  # MB
+
 
 def is_embedded(url: str) -> bool:
     """Tell whether a database URL asks for the embedded server."""
@@ -34,7 +36,8 @@ def data_folder(url: str, relative_to: Path) -> Path:
 def start(folder: Path, *, cleanup: Literal["stop", "delete"] = "stop") -> PostgresServer:
     """Start the server whose files are in this folder, or join it where another process has started it.
 
-    It stops when the last process that uses it ends. It listens on a socket file alone, never on a network.
+    It stops when the last process that uses it ends. It listens on a socket file alone, never on a network. From its
+    second start on it keeps an eighth of the machine's memory for what searches read.
     Raises DatabaseError where it cannot start.
     """
     with warnings.catch_warnings():
@@ -46,6 +49,7 @@ def start(folder: Path, *, cleanup: Literal["stop", "delete"] = "stop") -> Postg
         server = get_server(folder, cleanup_mode=cleanup)
         _forget_the_dead(server)
         _close_the_socket(server)
+        _widen_the_buffers(server)
         return server
     except (OSError, RuntimeError, subprocess.SubprocessError, AssertionError) as error:
         raise DatabaseError(
@@ -71,6 +75,18 @@ def _close_the_socket(server: PostgresServer) -> None:
         if connection.execute("SHOW unix_socket_permissions").fetchone() != ("0700",):
             connection.execute("ALTER SYSTEM SET unix_socket_permissions = '0700'")
             socket.chmod(0o700)
+
+
+def _widen_the_buffers(server: PostgresServer) -> None:
+    # A table larger than a quarter of the buffers is read from the kernel anew by every exhaustive search.
+    import psutil
+
+    eighth = psutil.virtual_memory().total // (8 * 1024 * 1024)
+    wanted = f"{max(LEAST_BUFFERS, min(eighth, MOST_BUFFERS))}MB"
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        query = "SELECT setting FROM pg_file_settings WHERE name = 'shared_buffers' AND sourcefile LIKE '%auto.conf'"
+        if connection.execute(query).fetchone() is None:
+            connection.execute(f"ALTER SYSTEM SET shared_buffers = '{wanted}'".encode())
 
 
 def _reason(error: Exception) -> str:

@@ -11,9 +11,9 @@ from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 
 from pfstore.features import Floats
-from pfstore.gallery import galleries, models
+from pfstore.gallery import galleries, models, schema
 from pfstore.gallery.coarse import Coarse
-from pfstore.gallery.database import Connection
+from pfstore.gallery.database import Connection, Database
 from pfstore.gallery.galleries import Contract, Version
 
 COLUMNS = "version_id, subject_id, template, coarse, residual, features, media, fingerprint, run_id, fused_at"
@@ -70,3 +70,11 @@ def server_scores(connection: Connection, version: Version) -> NDArray[np.float6
     rows = np.array([score for (score,) in connection.execute(query, (version.version_id,))])
     side = round(len(rows) ** 0.5)
     return rows.reshape(side, side)
+
+
+def migrate(database: Database, direction: str, revision: str) -> None:
+    """Bring the schema "upgrade" or "downgrade" to a revision."""
+    from alembic import command
+
+    with database.engine().begin() as migrating:
+        getattr(command, direction)(schema._alembic(migrating), revision)

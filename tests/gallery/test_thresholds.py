@@ -12,7 +12,7 @@ from pfstore.gallery.database import Connection, Database
 from pfstore.gallery.galleries import Version
 from pfstore.gallery.thresholds import Threshold
 from pfstore.jobs.backfill import backfill
-from tests.gallery.hand_made import strangers, version_of
+from tests.gallery.hand_made import migrate, strangers, version_of
 from tests.memory import MemorySource, people
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -168,12 +168,12 @@ def test_the_migration_keeps_what_is_there(database: Database, connection: Conne
     version = _backfilled(connection, 60)
     there = thresholds.stored(connection, version)
     thresholds.replace(connection, version, [*there, replace(SEARCH, automatic=True)])
-    _migrate(database, "downgrade", "0002")
+    migrate(database, "downgrade", "0002")
     query = "SELECT fmr, threshold, comparisons, created_at FROM pfstore.thresholds ORDER BY fmr DESC"
     kept = [(one.target, one.threshold, one.comparisons, one.created_at) for one in there]
     assert connection.execute(query).fetchall() == kept
     assert not schema.status(database).is_current
-    _migrate(database, "upgrade", "head")
+    migrate(database, "upgrade", "head")
     migrated = thresholds.stored(connection, version)
     assert [(one.target, one.threshold, one.comparisons, one.created_at) for one in migrated] == kept
     assert {(one.kind, one.interval, one.templates, one.basis, one.automatic) for one in migrated} == {
@@ -182,10 +182,3 @@ def test_the_migration_keeps_what_is_there(database: Database, connection: Conne
     assert schema.check(database) == []
     _backfilled(connection, 60)
     assert all(one.interval for one in thresholds.stored(connection, version))
-
-
-def _migrate(database: Database, direction: str, revision: str) -> None:
-    from alembic import command
-
-    with database.engine().begin() as migrating:
-        getattr(command, direction)(schema._alembic(migrating), revision)

@@ -6,11 +6,12 @@ from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 
 from pfstore.features import Floats
-from pfstore.gallery import galleries, searching
+from pfstore.gallery import galleries, schema, searching
 from pfstore.gallery.coarse import Coarse
-from pfstore.gallery.database import Connection
+from pfstore.gallery.database import Connection, Database
 from pfstore.gallery.galleries import Version
 from tests.gallery import hand_made
+from tests.gallery.hand_made import migrate
 
 BLOCKS, DIMENSION = 4, 16
 
@@ -83,3 +84,41 @@ def test_a_threshold_and_a_list_of_subjects(connection: Connection) -> None:
     for few in (among[:3], among, []):
         [found] = searching.search(connection, version, templates[3:4], top=20, among=few)
         assert [one.subject for one in found] == [one for one, _ in everyone if one in set(few)][:20]
+
+
+def test_the_migration_gives_templates_that_are_there_a_coarse_vector(
+    database: Database, connection: Connection
+) -> None:
+    register_vector(connection)
+    many = _gallery(connection, templates := _templates(400, 0.3))
+    one = hand_made.version_of(connection, hand_made.strangers(50), "single")
+    before = connection.execute("SELECT coarse, residual FROM pfstore.templates ORDER BY subject_id").fetchall()
+    migrate(database, "downgrade", "0003")
+    migrate(database, "upgrade", "head")
+    assert schema.check(database) == []
+    query = "SELECT coarse, residual, template FROM pfstore.templates WHERE version_id = %s ORDER BY subject_id"
+    after = connection.execute(query, (many.version_id,)).fetchall()
+    ours = Coarse.of(templates, BLOCKS)
+    for (vector, residual, _), mine, least in zip(after, ours.vectors, ours.residuals, strict=True):
+        np.testing.assert_allclose(vector.to_numpy(), mine, atol=2**-11)
+        assert least <= residual <= least + 0.005
+    assert len(before) == 450
+    assert {row[:2] for row in connection.execute(query, (one.version_id,))} == {(None, None)}
+    for probe, found in zip(templates[:5], searching.search(connection, many, templates[:5]), strict=True):
+        assert [(one.subject, one.score) for one in found] == _naive(connection, many, probe, 10)
+
+
+def test_what_a_search_reads_lies_in_the_row_itself(connection: Connection) -> None:
+    version = _gallery(connection, _templates(3, 0.3))
+    single = hand_made.version_of(connection, {"wide": np.ones(1500, np.float32)}, "single")
+    query = "SELECT attname, attstorage::text FROM pg_attribute WHERE attrelid = %s::regclass AND attname = ANY(%s)"
+    columns = ["template", "coarse"]
+    for one, expected in ((version, ("p", "e")), (single, ("p", "p"))):
+        table = one.partition.as_string(connection)
+        there = dict(connection.execute(query, (table, columns)).fetchall())
+        assert (there["coarse"], there["template"]) == expected
+    [(toasted,)] = connection.execute(
+        "SELECT pg_relation_size(reltoastrelid) FROM pg_class WHERE oid = %s::regclass",
+        (single.partition.as_string(connection),),
+    ).fetchall()
+    assert toasted == 0
