@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench import backfilling, decoding, fusing, harness, scoring, training
+from bench import backfilling, decoding, deduplicating, fusing, harness, scoring, searching, training
 
 
 @click.command()
@@ -14,7 +14,7 @@ from bench import backfilling, decoding, fusing, harness, scoring, training
 @click.option("--out", type=click.Path(path_type=Path), help="Write the results as JSON too.")
 def main(big: bool, out: Path | None) -> None:
     """Run every benchmark, small by default."""
-    benchmarks = (decoding, fusing, training, scoring, backfilling)
+    benchmarks = (decoding, fusing, training, scoring, backfilling, searching, deduplicating)
     results = [result for one in benchmarks for result in one.run(big=big)]
     harness.show(results)
     if out:

@@ -8,7 +8,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,17 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Result:
-    """One benchmark: the median seconds of each contestant, the units of work each did, and which is the yardstick."""
+    """One benchmark: the median seconds of each contestant, the units of work each did, and which is the yardstick.
+
+    columns: what else was measured, by name and contestant; not every contestant need have it.
+    """
 
     name: str
     unit: str
     work: float
     seconds: Mapping[str, float]
     yardstick: str
+    columns: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def ratio(self, contestant: str) -> float:
         """Return how many times as fast as the yardstick a contestant is."""
@@ -40,6 +44,7 @@ class Result:
             "work": self.work,
             "seconds": dict(self.seconds),
             "ratios": ratios,
+            "columns": {name: dict(values) for name, values in self.columns.items()},
         }
 
 
@@ -58,12 +63,15 @@ def show(results: list[Result]) -> None:
     """Print a table for each benchmark."""
     console = Console()
     for result in results:
-        table = Table(title=f"{result.name} ({result.work:,.0f} {result.unit})", title_justify="left", box=None)
-        for column in ("", "seconds", f"{result.unit}/s", f"times {result.yardstick}"):
+        title = result.name if result.work == 1 else f"{result.name} ({result.work:,.0f} {result.unit})"
+        table = Table(title=title, title_justify="left", box=None)
+        for column in ("", "seconds", f"{result.unit}/s", f"times {result.yardstick}", *result.columns):
             table.add_column(column, justify="right" if column else "left")
         for name, seconds in result.seconds.items():
             rate = result.work / seconds
-            table.add_row(name, f"{seconds:.3f}", f"{rate:,.0f}", f"{result.ratio(name):.2f}")
+            more = [f"{values[name]:.4g}" if name in values else "" for values in result.columns.values()]
+            shown = f"{seconds:.3f}" if seconds >= 0.1 else f"{seconds:.5f}"
+            table.add_row(name, shown, f"{rate:,.0f}", f"{result.ratio(name):.2f}", *more)
         console.print(table, "")
 
 

@@ -195,12 +195,14 @@ class GalleryConfig(_Section):
     """A gallery: where its features come from and which contract makes its templates.
 
     strategy: "media" fuses each medium and then the subject's media, "set" all features at once; where
-    nothing is said, "media" if the source has media.
+    nothing is said, "media" if the source has media. compact: a template is the sum of the model's blocks, which
+    takes a fraction of the room and costs accuracy; `pfstore evaluate --compact` tells how much.
     """
 
     source: Name
     model: Name
     strategy: Literal["media", "set"] | None = None
+    compact: bool = False
 
 
 class ScheduleConfig(_Section):

@@ -82,6 +82,12 @@ class ConflictError(PfstoreError):
     exit_code = 12
 
 
+class DeadlineError(PfstoreError):
+    """A search took longer than it was given; nothing of it goes on."""
+
+    exit_code = 13
+
+
 class RejectsError(PfstoreError):
     """A run that was asked to be strict finished, and rejected something."""
 

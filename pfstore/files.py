@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from contextlib import suppress
 from pathlib import Path
+
+from pfstore.errors import InputError
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -16,3 +19,24 @@ def write_whole(path: Path, data: bytes) -> None:
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def check_csv(path: Path, of: str) -> None:
+    """Raise InputError where write_csv could not write, or the name is none of a CSV file.
+
+    Any other file that is there may be dear to its owner, even the store that is read. of: what it holds, in messages.
+    """
+    if path.suffix.lower() != ".csv":
+        raise InputError(f"{path}: a file of {of} ends in .csv")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} is not there")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise InputError(f"{path}: the folder {path.parent} cannot be written to")
+
+
+def write_csv(path: Path, text: str) -> None:
+    """Write the text of a CSV file, whole. Raises InputError."""
+    try:
+        write_whole(path, text.encode(errors="backslashreplace"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None

@@ -37,6 +37,24 @@ def test_a_seed_gives_one_store() -> None:
     assert digest(SMALL) != digest(replace(SMALL, seed=4))
 
 
+def test_people_differ_in_as_many_dimensions_as_told() -> None:
+    even, narrow = (Population(subjects=2000, dimension=64, effective_dimension=one) for one in (None, 10))
+    for people, ratio in ((even, 64), (narrow, 10)):
+        directions = people.identities(np.arange(2000))
+        variances = directions.var(axis=0)
+        assert np.linalg.norm(directions, axis=1) == pytest.approx(1, abs=1e-5)
+        assert variances.sum() ** 2 / np.square(variances).sum() == pytest.approx(ratio, rel=0.15)
+    spread = pooled(narrow.strangers(500), 0).var(axis=0)
+    assert spread[:10].sum() > 3 * spread[-10:].sum()
+    assert digest(SMALL) != digest(replace(SMALL, effective_dimension=6.0))
+
+
+@pytest.mark.parametrize("wrong", [1, 16, 400])
+def test_an_effective_dimension_is_within_the_dimension(wrong: float) -> None:
+    with pytest.raises(ValueError, match="it must be between 1 and 16"):
+        replace(SMALL, effective_dimension=wrong)
+
+
 def test_more_strangers_change_neither_gallery_nor_mated_probes() -> None:
     few, many = (synthetic.known_probes(SMALL, mated=10, non_mated=count) for count in (1, 50))
     mated = few.sets.offsets[10]

@@ -74,6 +74,8 @@ _UP = (
         ef_search integer NOT NULL,
         candidates integer NOT NULL,
         scan_tuples integer NOT NULL,
+        sure double precision,
+        answered double precision NOT NULL,
         index_seconds double precision NOT NULL,
         exhaustive_seconds double precision NOT NULL,
         templates bigint NOT NULL,

@@ -61,7 +61,7 @@ _FUNCTIONS = (
     AS $$
         SELECT CASE
             WHEN exact OR to_regclass(format('pfstore.templates_v%s_hnsw', version_id)) IS NULL THEN 'exhaustive'
-            ELSE coalesce((SELECT t.path FROM pfstore.tunings t WHERE t.version_id = path_of.version_id), 'index')
+            ELSE coalesce((SELECT t.path FROM pfstore.tunings t WHERE t.version_id = path_of.version_id), 'exhaustive')
         END
     $$
     """,
@@ -165,27 +165,33 @@ _FUNCTIONS = (
         END IF;
         IF way = 'index' THEN
             SELECT t.* INTO tuning FROM pfstore.tunings t WHERE t.version_id = chosen.version_id;
-            first := greatest(coalesce(tuning.candidates, 50), 2 * search.k);
+            first := greatest(tuning.candidates, 2 * search.k);
             PERFORM set_config('enable_seqscan', 'off', true),
-                set_config('hnsw.ef_search', least(1000, greatest(coalesce(tuning.ef_search, 200), first))::text, true);
+                set_config('hnsw.ef_search', least(1000, greatest(tuning.ef_search, first))::text, true);
             IF filtered OR first > 1000 OR tuning.scan_tuples > 0 THEN
                 PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true),
-                    set_config('hnsw.max_scan_tuples', greatest(coalesce(tuning.scan_tuples, 0), 20000)::text, true);
+                    set_config('hnsw.max_scan_tuples', greatest(tuning.scan_tuples, 20000)::text, true);
             END IF;
         END IF;
-        FOR attempt IN 1..2 LOOP
+        LOOP
             EXECUTE format(
                 'SELECT array_agg(subject_id), array_agg(score) FROM (%s) found',
                 pfstore.search_statement(chosen.version_id, chosen.blocks, chosen.dimension, way, filtered)
             )
                 INTO subjects, scores
-                USING search.probe, coarse, beyond, search.k, least, search.among, first;
-            EXIT WHEN way = 'exhaustive' OR NOT filtered OR cardinality(subjects) >= search.k;
+                USING search.probe, coarse, beyond, search.k,
+                    CASE way WHEN 'index' THEN '-infinity' ELSE least END, search.among, first;
+            -- Somebody who is that near is the nearest; and among a few there must be as many as there are.
+            EXIT WHEN way = 'exhaustive'
+                OR (tuning.sure IS NULL OR coalesce(scores[1] >= tuning.sure, false))
+                AND (NOT filtered OR coalesce(cardinality(subjects) >= search.k, false));
             way := 'exhaustive';
+            first := greatest(100, 2 * search.k);
             PERFORM set_config('enable_seqscan', 'on', true);
         END LOOP;
         RETURN QUERY SELECT place::integer, one, value
-            FROM unnest(subjects, scores) WITH ORDINALITY AS found (one, value, place);
+            FROM unnest(subjects, scores) WITH ORDINALITY AS found (one, value, place)
+            WHERE value >= least;
     END
     $$
     """,

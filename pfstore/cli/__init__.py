@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -15,7 +16,9 @@ from pfstore.cli import (
     backfill,
     calibrate,
     db,
+    dedupe,
     demo,
+    doctor,
     evaluate,
     explain,
     gallery,
@@ -43,6 +46,7 @@ Exit codes:
   9    probe or feature file                    10  another run is writing
   11   --strict: the run finished, some rows were rejected
   12   what is there stands against it: a name taken, a version in use
+  13   search, verify: no answer within --deadline
   70   a defect in pfstore        130  interrupted
 
 Every option is also an environment variable: --database is
@@ -75,10 +79,12 @@ for command in (
     search.search,
     verify.verify,
     calibrate.calibrate,
+    dedupe.dedupe,
     explain.explain,
     train.train,
     evaluate.evaluate,
     status.status,
+    doctor.doctor,
     hdf5.hdf5,
     demo.demo,
 ):
@@ -88,6 +94,8 @@ for command in (
 def main() -> NoReturn:
     """Run the command line and exit: errors in one line on stderr, a traceback only with --traceback."""
     signal.signal(signal.SIGTERM, _terminated)
+    # Whatever it warns of while a connection breaks, the error that ends the command says in words of ours.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     app = App()
     sys.exit(run(sys.argv[1:], app))
 

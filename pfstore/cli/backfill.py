@@ -10,73 +10,96 @@ from pfstore.cli.app import App, Command
 from pfstore.errors import RejectsError
 
 if TYPE_CHECKING:
+    from pfstore.config import GalleryConfig
     from pfstore.jobs.backfill import Summary
 
 
 @click.command(cls=Command)
 @click.argument("gallery")
 @click.option("--dry-run", is_flag=True, help="Read, check and count everything; fuse and write nothing.")
+@click.option(
+    "--compact/--no-compact",
+    default=None,
+    help="Keep the sum of the model's blocks, instead of what pfstore.toml says.",
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only N subjects, for a try.")
 @click.option("--restart", is_flag=True, help="Begin anew, even where an interrupted run could go on.")
 @click.option("--strict", is_flag=True, help="Exit 11 where rows were rejected.")
 @click.pass_obj
-def backfill(app: App, gallery: str, dry_run: bool, limit: int | None, restart: bool, strict: bool) -> None:
+def backfill(
+    app: App, gallery: str, dry_run: bool, compact: bool | None, limit: int | None, restart: bool, strict: bool
+) -> None:
     """Fuse every subject of a gallery's source into templates.
 
     Interrupted or killed, the same command goes on where it stopped. Rows that cannot be used are kept as
     rejects with their key and reason and do not stop the run; `pfstore status --rejects` lists them.
+
+    Compact templates take a fraction of the room: of a model of several blocks their sum alone is kept.
+    `pfstore evaluate --compact` tells what that costs.
 
     \b
     Example:
       pfstore backfill staff --dry-run
       pfstore backfill staff
     """
-    summary = _dry(app, gallery, limit) if dry_run else _run(app, gallery, limit, restart)
+    named = app.config.gallery(gallery)
+    if compact is not None:
+        named = named.model_copy(update={"compact": compact})
+    try:
+        summary = _dry(app, gallery, named, limit) if dry_run else _run(app, gallery, named, limit, restart)
+    except KeyboardInterrupt:
+        if not dry_run:
+            form = {None: "", True: " --compact", False: " --no-compact"}[compact]
+            click.echo(f"\nWhat is done stays: `pfstore backfill {gallery}{form}` goes on from there.", err=True)
+        raise
     app.show(summary.as_dict(), _said(summary))
     if strict and summary.counts.rejected:
         raise RejectsError(f"{summary.counts.rejected:,} rows were rejected, and --strict was asked for")
 
 
-def _run(app: App, gallery: str, limit: int | None, restart: bool) -> Summary:
+def _run(app: App, gallery: str, named: GalleryConfig, limit: int | None, restart: bool) -> Summary:
     from pfstore.cli.output import progress
     from pfstore.gallery import models
     from pfstore.jobs.backfill import backfill as run
 
-    named = app.config.gallery(gallery)
     with app.source(named.source) as source, app.connect() as connection, progress(app.quiet) as observer:
         model = models.resolve(connection, named.model)
-        try:
-            return run(
-                connection,
-                source,
-                models.load(connection, model.digest),
-                gallery=gallery,
-                source_name=named.source,
-                mapping=app.mapping(named.source).identity,
-                strategy=named.strategy,
-                limit=limit,
-                restart=restart,
-                observer=observer,
-            )
-        except KeyboardInterrupt:
-            click.echo(f"\nWhat is done stays: `pfstore backfill {gallery}` goes on from there.", err=True)
-            raise
+        return run(
+            connection,
+            source,
+            models.load(connection, model.digest),
+            gallery=gallery,
+            source_name=named.source,
+            mapping=app.mapping(named.source).identity,
+            strategy=named.strategy,
+            compact=named.compact,
+            limit=limit,
+            restart=restart,
+            observer=observer,
+        )
 
 
-def _dry(app: App, gallery: str, limit: int | None) -> Summary:
+def _dry(app: App, gallery: str, named: GalleryConfig, limit: int | None) -> Summary:
     from pfstore.cli.output import progress
     from pfstore.fusion import BASELINES, load_model
     from pfstore.gallery import models
     from pfstore.jobs.backfill import dry_run
 
-    named = app.config.gallery(gallery)
     if named.model in BASELINES:
         fuser = load_model(named.model)
     else:
         with app.connect() as connection:
             fuser = models.load(connection, models.find(connection, named.model).digest)
     with app.source(named.source) as source, progress(app.quiet) as observer:
-        return dry_run(source, fuser, gallery=gallery, strategy=named.strategy, limit=limit, observer=observer)
+        return dry_run(
+            source,
+            fuser,
+            gallery=gallery,
+            strategy=named.strategy,
+            compact=named.compact,
+            limit=limit,
+            observer=observer,
+        )
 
 
 def _said(summary: Summary) -> str:

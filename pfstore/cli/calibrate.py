@@ -83,7 +83,7 @@ def calibrate(
         raise click.UsageError("--extractor is for --probes; without probes it would do nothing")
     if sum((sample is not None, everybody, probes is not None)) > 1:
         raise click.UsageError("give one of --sample, --all and --probes: probes are all compared with all")
-    with app.connect() as connection, _progress(app.quiet) as observer:
+    with app.connect() as connection, progress(app.quiet) as observer:
         chosen = galleries.version(connection, gallery, version)
         found = calibration.calibrate(
             connection,
@@ -91,7 +91,7 @@ def calibrate(
             fmr=fmr or None,
             fpir=fpir or None,
             sample=None if everybody else sample or SAMPLE,
-            probes=_fused(connection, chosen, probes, extractor) if probes else None,
+            probes=fused(connection, chosen, probes, extractor) if probes else None,
             seed=seed,
             observer=observer,
         )
@@ -121,13 +121,14 @@ def rows(known: list[Threshold]) -> list[dict[str, Any]]:
 COLUMNS = ("rate", "at_most", "threshold", "95_%_interval", "of")
 
 
-def _fused(connection: Connection, version: Version, file: str, extractor: str | None) -> Probes:
+def fused(connection: Connection, version: Version, file: str, extractor: str | None) -> Probes:
+    """Read a file of probes and fuse them for a version. extractor: what is said of them; else what the file says."""
     from pfstore.gallery import models, searching
     from pfstore.gallery.calibration import Probes
     from pfstore.sources.probes import read_probes
 
     sets = read_probes(file)
-    fuser = models.load(connection, version.model_digest)
+    fuser = models.fuser_of(connection, version)
     label = extractor or sets.extractor
     return Probes(sets.ids, searching.probe_templates(fuser, version, sets.features, sets.offsets, label))
 
@@ -140,7 +141,7 @@ def _shown(found: Calibration) -> RenderableType:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[float], None]]:
+def progress(quiet: bool) -> Iterator[Callable[[float], None]]:
     """Give an observer of a part done: a bar on a terminal, log lines elsewhere."""
     from rich.console import Console
     from rich.progress import Progress

@@ -47,6 +47,7 @@ _SHARE = Number(0, 1)
     metavar="MODEL",
     help="A baseline, `baselines` for all of them, or a model's file; may be given several times [default: baselines].",
 )
+@click.option("--compact", is_flag=True, help="Beside each model of several blocks, its compact form: their sum.")
 @click.option(
     "--strategy",
     type=click.Choice(["media", "set", "both"]),
@@ -108,6 +109,7 @@ def evaluate(
     app: App,
     /,
     models: tuple[str, ...],
+    compact: bool,
     strategy: Literal["media", "set", "both"],
     experts_selected: int | None,
     normalisation: str | None,
@@ -138,8 +140,9 @@ def evaluate(
     _check_outputs(folder, csv_file)
     chosen: Sequence[Strategy] = STRATEGIES if strategy == "both" else (strategy,)
     loaded = load_methods(
-        models or ("baselines",), chosen, experts_selected=experts_selected, normalisation=normalisation
-    )
+        models or ("baselines",), chosen, compact=compact, experts_selected=experts_selected,
+        normalisation=normalisation,
+    )  # fmt: skip
     targets = _targets(fmr, fpir, ranks)
     experiment = _experiment(app, loaded, seed=seed, **where)
     with _progress(app.quiet) as observe:
@@ -174,6 +177,7 @@ def _check_place(where: Mapping[str, Any]) -> None:
 
 def _check_outputs(folder: Path | None, csv_file: Path | None) -> None:
     from pfstore.errors import InputError
+    from pfstore.files import check_csv
 
     if folder is not None:
         from pfstore.evaluation import report
@@ -183,13 +187,8 @@ def _check_outputs(folder: Path | None, csv_file: Path | None) -> None:
         above = next(one for one in folder.absolute().parents if one.exists())
         if not (above.is_dir() and os.access(above, os.W_OK)):
             raise InputError(f"{folder}: {above} is no folder that can be written to")
-    # Any other file that is there may be dear to its owner, even the store that is read.
-    if csv_file is not None and csv_file.suffix.lower() != ".csv":
-        raise InputError(f"{csv_file}: a file of figures ends in .csv")
-    if csv_file is not None and not csv_file.absolute().parent.is_dir():
-        raise InputError(f"{csv_file}: the folder {csv_file.parent} is not there")
-    if csv_file is not None and not os.access(csv_file.absolute().parent, os.W_OK):
-        raise InputError(f"{csv_file}: the folder {csv_file.parent} cannot be written to")
+    if csv_file is not None:
+        check_csv(csv_file, "figures")
 
 
 def _targets(fmr: Sequence[float], fpir: Sequence[float], ranks: Sequence[int]) -> Targets:
@@ -235,11 +234,11 @@ def _experiment(
 def _parts(methods: Sequence[Method], test: float | None, validation: float | None, parts_seed: int | None) -> Parts:
     """Return the parts that are told, else those of the first model that was trained on some."""
     from pfstore.errors import ConfigError
-    from pfstore.fusion import NetworkModel
+    from pfstore.evaluation.methods import card_of
     from pfstore.parts import Parts
 
     default = Parts().as_dict()
-    cards = (one.fuser.card or {} for one in methods if isinstance(one.fuser, NetworkModel))
+    cards = (card_of(one.fuser) or {} for one in methods)
     told = (card.get("parts") for card in cards)
     # A card may be anybody's, so "parts" may be anything.
     known = next((one for one in told if isinstance(one, dict) and one.keys() == default.keys()), default)
@@ -268,16 +267,12 @@ def _progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
 
 
 def _write(found: Evaluation, folder: Path | None, csv_file: Path | None) -> None:
-    from pfstore.errors import InputError
     from pfstore.evaluation.tables import csv_text
-    from pfstore.files import write_whole
+    from pfstore.files import write_csv
 
     if folder is not None:
         from pfstore.evaluation.report import write_report
 
         write_report(found, folder)
     if csv_file is not None:
-        try:
-            write_whole(csv_file, csv_text(found).encode(errors="backslashreplace"))
-        except OSError as error:
-            raise InputError(f"{csv_file}: cannot be written: {error.strerror}") from None
+        write_csv(csv_file, csv_text(found))

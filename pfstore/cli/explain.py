@@ -138,8 +138,8 @@ def _experts(found: ExplainedTemplate) -> RenderableType | None:
 
 def _blocks(found: ExplainedTemplate) -> list[str]:
     """Name the columns of the blocks; none where there is but one, whose shares are those of the template."""
-    chosen = found.explanation.selection
-    return [] if chosen is None or len(chosen.experts) == 1 else [f"expert {one}" for one in chosen.experts.tolist()]
+    experts = found.explanation.experts
+    return [] if experts is None or len(experts) == 1 else [f"expert {one}" for one in experts]
 
 
 def _listed(

@@ -40,6 +40,7 @@ url = "embedded:"          # or postgresql://user:${PFSTORE_PASSWORD}@host/name 
 # [galleries.staff]
 # source = "hr"
 # model = "average"                        # a baseline, or a model that `pfstore model import` has registered
+# compact = true                           # optional: of a model of several blocks, keep their sum; see `evaluate`
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,64 +11,91 @@ import click
 from pfstore.cli.app import App, Command, Number
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from pfstore.gallery.database import Connection
     from pfstore.gallery.galleries import Version
     from pfstore.gallery.thresholds import Kind, Threshold
 
 RATE = Number(0, 1, min_open=True, max_open=True)
+SECONDS = Number(0, min_open=True)
 
 
 @click.command(cls=Command)
 @click.argument("gallery")
-@click.option(
-    "--probes", required=True, metavar="FILE", help="npz, npy, HDF5 or JSON lines; - for JSON lines on stdin."
-)
-@click.option("--top", default=10, show_default=True, type=click.IntRange(1, 1000), help="Candidates per probe.")
+@click.option("--probes", metavar="FILE", help="npz, npy, HDF5 or JSON lines; - for JSON lines on stdin, as they come.")
+@click.option("--source", metavar="NAME", help="Search for every subject of a source of pfstore.toml instead.")
+@click.option("--top", default=10, show_default=True, type=click.IntRange(1, 10_000), help="Candidates per probe.")
 @click.option("--threshold", type=Number(-1, 1), help="The least score of a candidate [default: -1].")
 @click.option(
     "--fpir", type=RATE, help="The false positive identification rate to keep to: how many strangers find anybody."
 )
 @click.option("--fmr", type=RATE, help="The false match rate to keep to: how many comparisons with others match.")
+@click.option(
+    "--among",
+    metavar="@FILE|SQL",
+    help="Only these subjects: a file of keys, one a line, or a query of one column in the galleries' database.",
+)
 @click.option("--exact", is_flag=True, help="Compare with every template, even where there is an index.")
+@click.option("--deadline", type=SECONDS, metavar="SECONDS", help="Fail where one search takes longer.")
+@click.option("--jsonl", is_flag=True, help="Print one JSON line per probe, as soon as it is answered.")
 @click.option("--version", type=int, help="Another version than the active one.")
 @click.option("--extractor", help="What made the probes' features; refused where the gallery's is another.")
 @click.pass_obj
 def search(
-    app: App, gallery: str, probes: str, top: int, threshold: float | None, fpir: float | None, fmr: float | None,
-    exact: bool, version: int | None, extractor: str | None,
+    app: App, gallery: str, probes: str | None, source: str | None, top: int, threshold: float | None,
+    fpir: float | None, fmr: float | None, among: str | None, exact: bool, deadline: float | None, jsonl: bool,
+    version: int | None, extractor: str | None,
 ) -> None:  # fmt: skip
-    """Identify: print the candidate list of every probe in a file.
+    """Identify: print the candidate list of every probe in a file, or of every subject of a source.
 
     Scores are cosines: higher is nearer. With --fpir or --fmr only candidates at or above the threshold that
-    `pfstore calibrate` stored for that rate are listed, and what it rests on is printed.
+    `pfstore calibrate` stored for that rate are listed, and what it rests on is printed. With --jsonl each probe is
+    answered as it comes, so that pfstore can stand in a pipe.
 
     \b
     Example:
       pfstore search staff --probes probes.npz --top 5
       pfstore search staff --probes probes.npz --fpir 0.01
       pfstore search staff --probes probes.npz --json | jq '.probes[].candidates[0]'
+      producer | pfstore search staff --probes - --jsonl --deadline 2 | consumer
+      pfstore search staff --source visitors --among @on-site.txt
+      pfstore search staff --probes probes.npz \\
+        --among "SELECT person_id FROM hr.people WHERE site = 4"
     """
-    from pfstore.gallery import galleries, models, searching
-    from pfstore.sources.probes import read_probes
+    from pfstore.cli import probing
+    from pfstore.cli.candidates import Shown
+    from pfstore.gallery import deadlines, galleries, models, searching
 
     if sum(one is not None for one in (threshold, fpir, fmr)) > 1:
         raise click.UsageError("give one of --threshold, --fpir and --fmr")
-    sets = read_probes(probes)
-    with app.connect() as connection:
-        chosen = galleries.version(connection, gallery, version)
+    probing.checked_use(probes, source, among, extractor)
+    with ExitStack() as stack:
+        # A file that is not there is said before a server is started.
+        given = None if probes is None else probing.of_file(probes, extractor)
+        connection = stack.enter_context(app.connect())
+        with deadlines.limited(connection, deadline, f"gallery {gallery!r}"):
+            chosen = galleries.version(connection, gallery, version)
         limit, rate = _limit(app, connection, chosen, fpir, fmr)
         least = limit.threshold if limit else -1.0 if threshold is None else threshold
-        fuser = models.load(connection, chosen.model_digest)
-        templates = searching.probe_templates(fuser, chosen, sets.features, sets.offsets, extractor or sets.extractor)
-        found = list(searching.search(connection, chosen, templates, top=top, threshold=least, exact=exact))
-    answers = [
-        {"id": name, "candidates": [asdict(one) for one in candidates]}
-        for name, candidates in zip(sets.ids, found, strict=True)
-    ]
-    document = {"gallery": gallery, "version": chosen.number} | rate | {"probes": answers}
-    app.show(document, _table(answers, limit))
+        fuser = models.fuser_of(connection, chosen)
+        only = None if among is None else probing.named(app, connection, chosen, among)
+        names = None if only is None else only.names
+        if given is None:
+            given = stack.enter_context(probing.of_source(app, str(source), chosen))
+        with Shown(app, jsonl, limit) as shown:
+            for ids, templates in given.templates(fuser, chosen):
+                # Asked anew, because whoever answers from a pipe may go on for weeks.
+                with deadlines.limited(connection, deadline, f"probe {ids[0]!r}"):
+                    shown.how = searching.how(
+                        connection, chosen, exact=exact, among=None if names is None else len(names)
+                    )
+                lists = searching.search(
+                    connection, chosen, templates, top=top, threshold=least, among=names, exact=exact,
+                    deadline=deadline, names=ids,
+                )  # fmt: skip
+                for name, candidates in zip(ids, lists, strict=True):
+                    shown.add({"id": name, "candidates": [asdict(one) for one in candidates]})
+    more = ({"among": only.as_dict()} if only else {}) | ({"rejected": dict(given.rejected)} if source else {})
+    shown.all({"gallery": gallery, "version": chosen.number} | rate | more)
 
 
 def _limit(
@@ -92,12 +120,3 @@ def _limit(
         )
     sizes = {"calibrated": limit.templates, "now": now}
     return limit, told | {"searches": limit.comparisons, "basis": limit.basis, "templates": sizes}
-
-
-def _table(answers: list[dict[str, Any]], limit: Threshold | None) -> RenderableType:
-    from pfstore.cli.output import stacked, table
-
-    none = [{"rank": None, "subject": None, "score": None}]
-    rows = [{"probe": one["id"]} | line for one in answers for line in one["candidates"] or none]
-    made = table(rows, ("probe", "rank", "subject", "score"))
-    return stacked(made, "", f"at or above {limit.threshold:.4f}: {limit.said}") if limit else made

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pfstore.cli.app import App, Command, Number
+from pfstore.cli.search import SECONDS
 from pfstore.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     type=Number(0, 1, min_open=True),
     help="The false match rate to keep to [default: 0.001].",
 )
+@click.option("--deadline", type=SECONDS, metavar="SECONDS", help="Fail where the comparison takes longer.")
 @click.option("--version", type=int, help="Another version than the active one.")
 @click.option("--extractor", help="What made the probe's features; refused where the gallery's is another.")
 @click.pass_context
 def verify(
     context: click.Context, gallery: str, subject: str, probe: str, threshold: float | None, fmr: float | None,
-    version: int | None, extractor: str | None,
+    deadline: float | None, version: int | None, extractor: str | None,
 ) -> None:  # fmt: skip
     """Verify: compare a probe with one subject's template. Exits 0 for a match, 1 for none.
 
@@ -37,7 +39,7 @@ def verify(
 
     Example: pfstore verify staff alice --probe alice.npy --fmr 0.001
     """
-    from pfstore.gallery import galleries, models, searching, thresholds
+    from pfstore.gallery import deadlines, galleries, models, searching, thresholds
     from pfstore.sources.probes import read_probes
 
     app: App = context.obj
@@ -47,10 +49,11 @@ def verify(
     if len(sets.ids) != 1:
         raise InputError(f"{probe}: verify takes one probe, there are {len(sets.ids)}; use `pfstore search` for many")
     with app.connect() as connection:
-        chosen = galleries.version(connection, gallery, version)
-        fuser = models.load(connection, chosen.model_digest)
+        with deadlines.limited(connection, deadline, f"gallery {gallery!r}"):
+            chosen = galleries.version(connection, gallery, version)
+        fuser = models.fuser_of(connection, chosen)
         template = searching.probe_templates(fuser, chosen, sets.features, sets.offsets, extractor or sets.extractor)
-        score = searching.verify(connection, chosen, subject, template[0])
+        score = searching.verify(connection, chosen, subject, template[0], deadline=deadline)
         asked = threshold is None
         if threshold is None:
             threshold = (stored := thresholds.at(connection, chosen, fmr)).threshold

@@ -6,16 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pfstore.errors import ContractError
 from pfstore.evaluation.protocols.experiment import Experiment
-from pfstore.fusion import BASELINES, Fuser, NetworkModel, load_model
+from pfstore.fusion import BASELINES, Compact, Fuser, NetworkModel, compacted, load_model
+from pfstore.fusion.compact import whole
 
 Strategy: TypeAlias = Literal["media", "set"]
 
 STRATEGIES: tuple[Strategy, ...] = ("media", "set")
 EVERY_BASELINE = "baselines"
+_COMPACT = ", compact"
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,15 @@ def load_methods(
     models: Sequence[str],
     strategies: Sequence[Strategy] = STRATEGIES,
     *,
+    compact: bool = False,
     experts_selected: int | None = None,
     normalisation: str | None = None,
 ) -> list[Method]:
     """Load models, each a baseline's name, "baselines" for all of them, or a model's file, under each strategy.
 
-    experts_selected, normalisation: of the files that do not tell them, as published checkpoints do not. A model given
-    twice counts once. Raises ModelError for what is no model.
+    compact: with the compact form of each model of several blocks after it. experts_selected, normalisation: of the
+    files that do not tell them, as published checkpoints do not. A model given twice counts once. Raises ModelError for
+    what is no model, ContractError where all are of one block, so that none has a compact form.
     """
     names = [name for given in models for name in (BASELINES if given == EVERY_BASELINE else (given,))]
     unique = list(dict.fromkeys(names))
@@ -46,7 +50,18 @@ def load_methods(
     for name in unique:
         settings = {} if name in BASELINES else {"experts_selected": experts_selected, "normalisation": normalisation}
         fuser = load_model(name, **settings)  # type: ignore[arg-type]
-        methods += [Method(f"{labels[name]}{_suffix(strategies, one)}", fuser, one) for one in strategies]
+        forms = {labels[name]: fuser}
+        if compact and fuser.blocks > 1:
+            forms[f"{labels[name]}{_COMPACT}"] = compacted(fuser)
+        methods += [
+            Method(f"{label}{_suffix(strategies, one)}", form, one)
+            for label, form in forms.items()
+            for one in strategies
+        ]
+    if compact and not any(isinstance(one.fuser, Compact) for one in methods):
+        raise ContractError(
+            f"{', '.join(labels.values())}: none has several blocks, and so none a compact form: leave that out"
+        )
     return methods
 
 
@@ -58,9 +73,9 @@ def fitting(methods: Sequence[Method], experiment: Experiment) -> list[Method]:
     """
     if _has_media(experiment):
         return list(methods)
-    at_once = {_model(one) for one in methods if one.strategy == "set" and one.label != _model(one)}
-    kept = [one for one in methods if one.strategy == "set" or _model(one) not in at_once]
-    return [replace(one, label=_model(one)) if _model(one) in at_once else one for one in kept]
+    at_once = {_form(one) for one in methods if one.strategy == "set" and one.label != _form(one)}
+    kept = [one for one in methods if one.strategy == "set" or _form(one) not in at_once]
+    return [replace(one, label=_form(one)) if _form(one) in at_once else one for one in kept]
 
 
 def _has_media(experiment: Experiment) -> bool:
@@ -103,7 +118,7 @@ def _trained_on_these(methods: Sequence[Method], experiment: Experiment) -> list
     part, parts = experiment.facts.get("part"), experiment.facts.get("parts")
     warnings = []
     for label, fuser in {_model(method): method.fuser for method in methods}.items():
-        card = fuser.card if isinstance(fuser, NetworkModel) else None
+        card = card_of(fuser)
         if card is None or _extractor(fuser) != experiment.extractor:
             continue
         if part == "test" and card.get("parts") == parts:
@@ -115,22 +130,34 @@ def _trained_on_these(methods: Sequence[Method], experiment: Experiment) -> list
     return warnings
 
 
+def card_of(fuser: Fuser) -> dict[str, Any] | None:
+    """Return the card of a network, compact or not; None where there is none."""
+    full = whole(fuser)
+    return full.card if isinstance(full, NetworkModel) else None
+
+
 def _extractor(fuser: Fuser) -> str | None:
-    card = fuser.card if isinstance(fuser, NetworkModel) else None
+    card = card_of(fuser)
     # A card may be anybody's, so it may say anything.
     contract = card.get("contract") if card else None
     extractor = contract.get("extractor") if isinstance(contract, dict) else None
     return extractor if isinstance(extractor, str) else None
 
 
-def _model(method: Method) -> str:
+def _form(method: Method) -> str:
+    """Name a model in one of its forms, under whatever strategy."""
     return method.label.removesuffix(f" ({method.strategy})")
 
 
+def _model(method: Method) -> str:
+    """Name a model, whatever its form."""
+    return _form(method).removesuffix(_COMPACT) if isinstance(method.fuser, Compact) else _form(method)
+
+
 def _labels(names: Sequence[str]) -> dict[str, str]:
-    """Name files by their own names, and by their folders too where two have one name."""
+    """Name files by their own names, and by their folders too where two have one name, or one a compact form's."""
     stems = {name: name if name in BASELINES else _stem(name) for name in names}
-    counts = Counter(stems.values())
+    counts = Counter(stems.values()) + Counter(f"{stem}{_COMPACT}" for stem in stems.values())
     return {name: stem if counts[stem] == 1 else name for name, stem in stems.items()}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pfstore.fusion.fuser import BASELINES, Fuser, Role
 
 if TYPE_CHECKING:
+    from pfstore.fusion.compact import Compact, compacted
     from pfstore.fusion.model import NanModel, NetworkModel, ProxyFusionModel
     from pfstore.fusion.nan import Nan
     from pfstore.fusion.proxyfusion import ProxyFusion
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BASELINES",
+    "Compact",
     "Fuser",
     "Nan",
     "NanModel",
@@ -23,6 +25,7 @@ __all__ = [
     "ProxyFusion",
     "ProxyFusionModel",
     "Role",
+    "compacted",
     "from_bytes",
     "load_model",
     "random_model",
@@ -30,11 +33,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Compact": "compact",
     "Nan": "nan",
     "NanModel": "model",
     "NetworkModel": "model",
     "ProxyFusion": "proxyfusion",
     "ProxyFusionModel": "model",
+    "compacted": "compact",
     "from_bytes": "serialisation",
     "load_model": "registry",
     "random_model": "registry",

@@ -98,13 +98,13 @@ class ChunkedFuser(ABC):
 
     def templates(self, features: Features, offsets: Cuts, role: Role = "probe") -> Features:
         """Give the results of fuse as templates: [S, blocks*D] float32, L2-normalised."""
-        return _normalised(self.fuse(features, offsets, role))
+        return normalised(self.fuse(features, offsets, role))
 
     def templates_media(
         self, features: Features, media_offsets: Cuts, subject_offsets: Cuts, role: Role = "gallery"
     ) -> Features:
         """Give the results of fuse_media as templates: [S, blocks*D] float32, L2-normalised."""
-        return _normalised(self.fuse_media(features, media_offsets, subject_offsets, role))
+        return normalised(self.fuse_media(features, media_offsets, subject_offsets, role))
 
     def attend(self, features: Features, offsets: Cuts, role: Role = "probe", *, fused: bool = False) -> Attention:
         """Tell the weights of fuse on the same arguments, of one set or more; errors as in Fuser.
@@ -168,6 +168,7 @@ def _as_they_are(features: Tensor, _first: int) -> Tensor:
     return features
 
 
-def _normalised(fused: Features) -> Features:
+def normalised(fused: Features) -> Features:
+    """Make templates of fused vectors ([S, blocks, D]): [S, blocks*D], L2-normalised."""
     flat = torch.as_tensor(fused).flatten(1)
     return like(flat / flat.norm(dim=1, keepdim=True), fused)

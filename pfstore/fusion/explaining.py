@@ -13,6 +13,7 @@ from pfstore.errors import ModelError
 from pfstore.features import Floats, Offsets
 from pfstore.fusion.agreement import cosines_to, cosines_to_others, first_alike, outlier_limit
 from pfstore.fusion.attention import Attending, Attention, Numbers, Weights
+from pfstore.fusion.compact import Compact, summed, whole
 from pfstore.fusion.fuser import Fuser, Role
 
 Strategy: TypeAlias = Literal["media", "set"]
@@ -39,7 +40,7 @@ class Selection:
 class Explanation:
     """How the template of one subject, of N frames in M media, comes about.
 
-    template: [blocks, D] float32, as the fuser gives it, not normalised.
+    template: [blocks, D] float32, as the fuser gives it, not normalised; of a compact model the one sum of its blocks.
     weights: [blocks, N] float64, such that Σ weights[k, n] · f[n]/|f[n]| is template[k]. Under the strategy
         "media" each medium is fused to vectors z[m, j], which are then fused as unit vectors, so a frame's
         weight is Σ over the first stage's blocks j of v[k, m, j] · w[j, n] / |z[m, j]|: w, what it weighs in its
@@ -92,6 +93,14 @@ class Explanation:
         return np.asarray(self.media_weights.mean(axis=0))
 
     @property
+    def experts(self) -> list[int] | None:
+        """The expert of each block; None where the model has none to choose from, or the blocks are summed."""
+        if self.selection is None or len(self.selection.experts) != len(self.weights):
+            return None
+        experts: list[int] = self.selection.experts.tolist()
+        return experts
+
+    @property
     def effective_frames(self) -> float:
         """How many frames of equal share would average out noise as well: 1 / Σ share² (Kish 1965)."""
         return float(1 / np.square(self.overall).sum())
@@ -127,6 +136,8 @@ def explain(
     Raises ModelError for a fuser that cannot tell how it weighs (see attention.Attending), and what fusing raises.
     """
     weighed = (_by_media if strategy == "media" else _by_set)(_attending(fuser), features, media_offsets, role)
+    if isinstance(fuser, Compact):
+        weighed = weighed.summed()
     return Explanation(
         strategy=strategy,
         role=role,
@@ -165,6 +176,12 @@ class _Weighed:
     last: Attention
     media_experts: Numbers | None
 
+    def summed(self) -> _Weighed:
+        """Return what is told of the sum of the blocks, as one block."""
+        template = summed(self.template[None], "subject")[0]
+        weights, of_media = (part.sum(axis=0, keepdims=True) for part in (self.weights, self.of_media))
+        return _Weighed(template, weights, of_media, self.last, self.media_experts)
+
 
 def _by_set(fuser: _AttendingFuser, features: Floats, media_offsets: Offsets, role: Role) -> _Weighed:
     whole = np.array([0, len(features)])
@@ -199,6 +216,7 @@ def _selection(attention: Attention) -> Selection | None:
 
 
 def _attending(fuser: Fuser) -> _AttendingFuser:
-    if not isinstance(fuser, Attending):
-        raise ModelError(f"the model {fuser.name} cannot be explained: it has no method `attend`")
-    return fuser
+    full = whole(fuser)
+    if not isinstance(full, Attending):
+        raise ModelError(f"the model {full.name} cannot be explained: it has no method `attend`")
+    return full

@@ -98,8 +98,8 @@ def calibrate(
     """
     targets: Targets = {"fmr": _targets("fmr", fmr), "fpir": _targets("fpir", fpir)}
     started, now = time.monotonic(), datetime.now(UTC)
-    with _snapshot(connection):
-        references = References(connection, version, _ids(connection, version))
+    with snapshot(connection):
+        references = References(connection, version, ids_of(connection, version))
         if probes is None:
             made: NonMated = GalleryAgainstGallery.draw(references, sample, seed)
         else:
@@ -132,8 +132,8 @@ def estimate(connection: Connection, version: Version) -> list[Threshold]:
     if there and not (there[0].automatic and _is_outdated(connection, version, there[0])):
         return there
     now = datetime.now(UTC)
-    with _snapshot(connection):
-        references = References(connection, version, _ids(connection, version))
+    with snapshot(connection):
+        references = References(connection, version, ids_of(connection, version))
         made = GalleryAgainstGallery.draw(references, SAMPLE, seed=0, whole=False)
         targets: Targets = {"fmr": None, "fpir": None if made.is_whole else ()}
         found = _thresholds(made, targets, lambda _: None, automatic=True, now=now) if made.comparisons else []
@@ -146,14 +146,16 @@ def _is_outdated(connection: Connection, version: Version, one: Threshold) -> bo
 
 
 @contextmanager
-def _snapshot(connection: Connection) -> Iterator[None]:
+def snapshot(connection: Connection) -> Iterator[None]:
+    """See the gallery as it is now until the end; the connection must not be in a transaction."""
     register_vector(connection)
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         yield
 
 
-def _ids(connection: Connection, version: Version) -> list[str]:
+def ids_of(connection: Connection, version: Version) -> list[str]:
+    """Return the subjects of a version, rising by code points."""
     query = "SELECT subject_id FROM pfstore.templates WHERE version_id = %s ORDER BY subject_id"
     return [one for (one,) in connection.execute(query, (version.version_id,))]
 

@@ -31,7 +31,7 @@ class Coarse:
     def of(cls, templates: Floats, blocks: int) -> Coarse:
         """Take templates [S, blocks*D] float32, L2-normalised."""
         halves = templates.astype(np.float16).astype(np.float32)
-        parts = halves.reshape(len(templates), blocks, -1)
+        parts = halves.reshape(len(templates), blocks, templates.shape[1] // blocks)
         root = np.float32(blocks**0.5)
         vectors = (parts.sum(axis=1) / root).astype(np.float16)
         rest = parts - vectors.astype(np.float32)[:, None] / root

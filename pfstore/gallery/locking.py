@@ -20,11 +20,18 @@ def locked(connection: Connection, version_id: int, said: str, patience: float |
 
     said: what the version is called in messages. Raises BusyError where another process holds it.
     """
-    key = (LOCK_CLASS, version_id)
+    busy = f"another process is writing {said}: wait for it (`pfstore status` shows how far it is)"
+    with held(connection, (LOCK_CLASS, version_id), busy, patience):
+        yield
+
+
+@contextmanager
+def held(connection: Connection, key: tuple[int, int], busy: str, patience: float | None = None) -> Iterator[None]:
+    """Hold an advisory lock. Raises BusyError, saying `busy`, where another process keeps it for so many seconds."""
     deadline = time.monotonic() + (LOCK_PATIENCE if patience is None else patience)
     while connection.execute("SELECT pg_try_advisory_lock(%s, %s)", key).fetchone() != (True,):
         if time.monotonic() > deadline:
-            raise BusyError(f"another process is writing {said}: wait for it (`pfstore status` shows how far it is)")
+            raise BusyError(busy)
         time.sleep(0.2)
     with released(connection, "SELECT pg_advisory_unlock({}, {})".format(*key)):
         yield

@@ -20,6 +20,7 @@ from pfstore.gallery.database import Connection
 
 if TYPE_CHECKING:
     from pfstore.fusion import Fuser
+    from pfstore.gallery.galleries import Version
 
 BASELINE = "baseline"
 CHUNK = 8 * 1024 * 1024
@@ -143,6 +144,14 @@ def load(connection: Connection, digest: str) -> Fuser:
     with suppress(OSError):
         _keep(cached, data)
     return from_bytes(data)
+
+
+def fuser_of(connection: Connection, version: Version) -> Fuser:
+    """Return the model that made a gallery version, in the form that did, ready to fuse. Raises what load raises."""
+    from pfstore.fusion import compacted
+
+    fuser = load(connection, version.model_digest)
+    return compacted(fuser) if version.compact else fuser
 
 
 def _chunks(connection: Connection, digest: str) -> Iterator[bytes]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import psycopg
 from pgvector import HalfVector
@@ -13,7 +14,10 @@ from pgvector.psycopg import register_vector
 
 from pfstore.errors import ContractError, InputError, NotFoundError, PfstoreError
 from pfstore.features import Floats, Offsets
+from pfstore.gallery import tunings
+from pfstore.gallery.among import Names
 from pfstore.gallery.database import Connection
+from pfstore.gallery.deadlines import end_with_client, limited
 from pfstore.gallery.galleries import Version
 
 if TYPE_CHECKING:
@@ -36,9 +40,11 @@ class Candidate:
 
 _SEARCH = """
     SELECT rank, subject, score FROM pfstore.search(
-        %(gallery)s, %(probe)s, k => %(top)s, threshold => %(threshold)s, among => %(among)s, exact => %(exact)s,
-        version => %(version)s)
+        %(gallery)s, %(probe)s, k => %(top)s, threshold => %(threshold)s, among => %(among)s::text[],
+        exact => %(exact)s, version => %(version)s)
 """
+
+_READY: WeakSet[Connection] = WeakSet()
 
 
 def probe_templates(
@@ -76,38 +82,107 @@ def search(
     threshold: float = -1.0,
     among: Sequence[str] | None = None,
     exact: bool = False,
+    deadline: float | None = None,
+    names: Sequence[str] | None = None,
 ) -> Iterator[list[Candidate]]:
-    """Yield each probe's candidate list, in the order of the probes.
+    """Yield each probe's candidate list, in the order of the probes, as soon as it is known.
 
     templates: [P, blocks*D] float32, L2-normalised. top: the most candidates. threshold: the least score.
-    among: only these subjects. exact: compare with every template even where there is an index.
-    Without an index every search is exact.
+    among: only these subjects; make a long list for many calls Names. exact: compare with every template even where
+    there is an index. Without an index every search is exact. deadline: the seconds that each search may take; then
+    probes go to the server one by one. names: [P], what errors call the probes; else their numbers.
+
+    Raises DeadlineError, and what pfstore.search raises.
     """
-    register_vector(connection)
+    _make_ready(connection)
     fixed = {
         "gallery": version.gallery, "version": version.number, "top": top, "threshold": threshold, "exact": exact,
-        "among": None if among is None else list(among),
+        "among": None if among is None else (among if isinstance(among, Names) else Names(among)).array,
     }  # fmt: skip
-    for start in range(0, len(templates), PIPELINED):
-        probes = [HalfVector(row) for row in templates[start : start + PIPELINED]]
-        with said(), connection.pipeline():
-            cursors = [connection.cursor(binary=True).execute(_SEARCH, fixed | {"probe": probe}) for probe in probes]
-            rows = [cursor.fetchall() for cursor in cursors]
+    at_once = PIPELINED if deadline is None else 1
+    for start in range(0, len(templates), at_once):
+        probes = [HalfVector(row) for row in templates[start : start + at_once]]
+        if deadline is None:
+            rows = _pipelined(connection, fixed, probes)
+        else:
+            with said(), limited(connection, deadline, f"probe {names[start] if names else start!r}"):
+                rows = [connection.cursor(binary=True).execute(_SEARCH, fixed | {"probe": probes[0]}).fetchall()]
         for found in rows:
             yield [Candidate(*one) for one in found]
 
 
-def verify(connection: Connection, version: Version, subject: str, template: Floats) -> float:
+def _pipelined(connection: Connection, fixed: dict[str, Any], probes: Sequence[HalfVector]) -> list[list[Any]]:
+    with said(), connection.pipeline():
+        cursors = [connection.cursor(binary=True).execute(_SEARCH, fixed | {"probe": probe}) for probe in probes]
+        return [cursor.fetchall() for cursor in cursors]
+
+
+def verify(
+    connection: Connection, version: Version, subject: str, template: Floats, *, deadline: float | None = None
+) -> float:
     """Return the comparison score of a probe's template ([blocks*D] float32) with a subject's.
 
-    Raises NotFoundError where the subject has no template in this version.
+    Raises NotFoundError where the subject has no template in this version, DeadlineError where that takes more than
+    so many seconds.
     """
-    register_vector(connection)
+    _make_ready(connection)
     query = "SELECT score FROM pfstore.verify(%s, %s, %s, version => %s)"
-    with said():
-        row = connection.execute(query, (version.gallery, subject, HalfVector(template), version.number)).fetchone()
+    values = (version.gallery, subject, HalfVector(template), version.number)
+    with said(), limited(connection, deadline, f"subject {subject!r}"):
+        row = connection.execute(query, values).fetchone()
     assert row is not None
     return float(row[0])
+
+
+@dataclass(frozen=True)
+class How:
+    """How searches of a version are answered now. tuning: of the index, where one is used."""
+
+    path: str
+    tuning: tunings.Tuning | None
+
+    @property
+    def exact(self) -> bool:
+        """Whether no candidate can be missed."""
+        return self.path == "exhaustive"
+
+    @property
+    def said(self) -> str:
+        """What a reader of candidate lists is told."""
+        if self.exact:
+            return "exhaustive, exact"
+        return f"index, tuned to {self.tuning.target:g} of rank 1" if self.tuning else "index"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        one = self.tuning
+        tuned = one and {"target": one.target, "recall": one.reached, "interval": (one.low, one.high)}
+        return {"path": self.path, "exact": self.exact, "tuned": tuned}
+
+
+def how(connection: Connection, version: Version, *, exact: bool = False, among: int | None = None) -> How:
+    """Tell how a search is answered: asked for exactly, among so many subjects.
+
+    Unlike paths.path, which tells why, it takes no longer in a large gallery.
+    """
+    row = connection.execute(
+        "SELECT CASE WHEN %(among)s::integer < (SELECT 0.1 * reltuples FROM pg_class WHERE oid = %(table)s::regclass)"
+        " THEN 'exhaustive' ELSE pfstore.path_of(%(id)s, %(exact)s) END",
+        {
+            "id": version.version_id, "exact": exact, "among": among,
+            "table": version.partition.as_string(connection),
+        },
+    ).fetchone()  # fmt: skip
+    assert row is not None
+    return How(row[0], tunings.stored(connection, version) if row[0] == "index" else None)
+
+
+def _make_ready(connection: Connection) -> None:
+    """Let the connection know pgvector's types, and a search end with its client."""
+    if connection not in _READY:
+        register_vector(connection)
+        end_with_client(connection)
+        _READY.add(connection)
 
 
 @contextmanager

@@ -191,9 +191,49 @@ tunings = sa.Table(
     sa.Column("candidates", sa.Integer, nullable=False),
     # 0: a search takes one pass of the index.
     sa.Column("scan_tuples", sa.Integer, nullable=False),
+    # The score of a first candidate at which the index is believed; below it the search goes on exhaustively.
+    sa.Column("sure", sa.Double),
+    sa.Column("answered", sa.Double, nullable=False),
     sa.Column("index_seconds", sa.Double, nullable=False),
     sa.Column("exhaustive_seconds", sa.Double, nullable=False),
     sa.Column("templates", sa.BigInteger, nullable=False),
     _time("created_at"),
     sa.CheckConstraint("path IN ('index', 'exhaustive')", name="path"),
+)
+
+dedupes = sa.Table(
+    "dedupes",
+    metadata,
+    sa.Column("dedupe_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("version_id", sa.ForeignKey(versions.c.version_id, ondelete="CASCADE"), nullable=False),
+    sa.Column("threshold", sa.Double, nullable=False),
+    sa.Column("templates", sa.BigInteger, nullable=False),
+    # A digest of whose templates there were and when each was fused.
+    sa.Column("contents", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("pfstore", sa.Text, nullable=False),
+    _time("started_at"),
+    _time("finished_at", nullable=True),
+    sa.CheckConstraint("state IN ('running', 'done', 'abandoned')", name="state"),
+    sa.Index("dedupes_version_id_idx", "version_id"),
+)
+
+dedupe_blocks = sa.Table(
+    "dedupe_blocks",
+    metadata,
+    sa.Column("dedupe_id", sa.ForeignKey(dedupes.c.dedupe_id, ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("first_subject", sa.Text(collation="C"), nullable=False),
+    sa.Column("last_subject", sa.Text(collation="C"), nullable=False),
+    _time("done_at", nullable=True),
+)
+
+dedupe_pairs = sa.Table(
+    "dedupe_pairs",
+    metadata,
+    sa.Column("dedupe_id", sa.ForeignKey(dedupes.c.dedupe_id, ondelete="CASCADE"), primary_key=True),
+    sa.Column("subject_a", sa.Text(collation="C"), primary_key=True),
+    sa.Column("subject_b", sa.Text(collation="C"), primary_key=True),
+    sa.Column("score", sa.Double, nullable=False),
+    sa.CheckConstraint("subject_a < subject_b", name="order"),
 )

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 BATCH_FEATURES = 16_384
 """Features read, fused and staged at once: 32 MB at 512 values."""
 
+INDEXED_FROM = 250_000
+"""Templates of a new version from which on an index is built and tuned: to compare all takes a tenth of a second."""
+
 SHARD_FEATURES = 4 * BATCH_FEATURES
 """Features committed at once: what a killed run has to do again at the most."""
 
@@ -94,6 +97,7 @@ def backfill(
     source_name: str,
     mapping: str = "",
     strategy: Strategy | None = None,
+    compact: bool = False,
     limit: int | None = None,
     restart: bool = False,
     observer: Observer = lambda _: None,
@@ -104,13 +108,15 @@ def backfill(
     feature is now rejected, loses it. The first version of a gallery is promoted when the run is through; a later
     one waits for `promote`.
     fuser must be registered (pfstore.gallery.models). mapping: what decides which rows the source gives; a run of
-    another mapping is not gone on with. limit: only so many subjects, for a try, which removes and promotes nothing.
-    restart: begin anew where a run could be resumed.
+    another mapping is not gone on with. compact: a template is the sum of the model's blocks. limit: only so many
+    subjects, for a try, which removes and promotes nothing. restart: begin anew where a run could be resumed.
 
-    Raises BusyError where another process writes the version, and what source, model and server raise. After
-    an error or a kill, finished shards stay and the next call goes on from there.
+    Raises BusyError where another process writes the version, ContractError where a model of one block is to be made
+    compact, and what source, model and server raise. After an error or a kill, finished shards stay and the next call
+    goes on from there.
     """
     started = time.monotonic()
+    fuser = _form(fuser, compact)
     contract = contract_of(source, fuser, strategy)
     version = galleries.ensure(connection, gallery, contract, fuser.blocks)
     plan = _plan(contract, source_name, mapping, limit)
@@ -137,15 +143,16 @@ def dry_run(
     *,
     gallery: str,
     strategy: Strategy | None = None,
+    compact: bool = False,
     limit: int | None = None,
     observer: Observer = lambda _: None,
 ) -> Summary:
     """Read and check everything that a backfill would, and count it, without fusing or writing.
 
-    Raises what reading raises.
+    Raises what reading raises, and ContractError where a model of one block is to be made compact.
     """
     started = time.monotonic()
-    contract = contract_of(source, fuser, strategy)
+    contract = contract_of(source, _form(fuser, compact), strategy)
     shards = list(source.shards(SHARD_FEATURES))
     planned = sum(shard.features for shard in shards), sum(shard.subjects for shard in shards)
     counts, rejects, excluded = Counts(), Counter[str](), Counter[str]()
@@ -168,15 +175,25 @@ def dry_run(
 
 
 def contract_of(source: FeatureSource, fuser: Fuser, strategy: Strategy | None) -> Contract:
-    """Return the contract under which this model fuses this source.
+    """Return the contract under which this model, compact or not, fuses this source.
 
     Raises SourceError where no feature can be decoded, ContractError where the source's features have another
     dimension than the model takes, or there are no media to fuse first.
     """
+    from pfstore.fusion import Compact
+
     if strategy == "media" and not source.has_media:
         raise ContractError('the strategy "media" needs a source with media: map a medium, or choose "set"')
     chosen = strategy or ("media" if source.has_media else "set")
-    return Contract(source.extractor, _dimension(source, fuser), fuser.normalisation, fuser.digest, chosen)
+    dimension, compact = _dimension(source, fuser), isinstance(fuser, Compact)
+    return Contract(source.extractor, dimension, fuser.normalisation, fuser.digest, chosen, compact)
+
+
+def _form(fuser: Fuser, compact: bool) -> Fuser:
+    """Return the model as it fuses: its compact form where that is wanted."""
+    from pfstore.fusion import compacted
+
+    return compacted(fuser) if compact else fuser
 
 
 def _dimension(source: FeatureSource, fuser: Fuser) -> int:
@@ -242,13 +259,17 @@ def _work(
 def _complete(connection: Connection, version: Version, *, promote: bool) -> bool:
     """Make what searching needs of a finished version; promote it if there is none before, and tell whether so."""
     # What prints progress imports this module, and comparing takes a while to load.
-    from pfstore.gallery import calibration
+    from pfstore.gallery import calibration, thresholds, tuning
 
     there = {one.number: one for one in galleries.versions(connection, version.gallery)}
     if there[version.number].empty:
         return False
     galleries.analyze(connection, version)
     calibration.estimate(connection, version)
+    is_new = promote and there[version.number].state == "building"
+    if is_new and not there[version.number].indexed and thresholds.size(connection, version) >= INDEXED_FROM:
+        galleries.build_index(connection, version)
+        tuning.tune(connection, version)
     if not promote or any(one.state == "active" for one in there.values()):
         return False
     galleries.promote(connection, version.gallery, version.number)

@@ -133,7 +133,7 @@ def _heat(figure: Any, axes: Any, found: ExplainedTemplate, columns: _Columns) -
         rasterized=True,
     )  # fmt: skip
     axes.invert_yaxis()
-    names = ["all"] if told.selection is None else [f"expert {one}" for one in told.selection.experts.tolist()]
+    names = ["all"] if told.experts is None else [f"expert {one}" for one in told.experts]
     axes.set_yticks(np.arange(blocks) + 0.5, names, fontsize=8)
     bar = figure.colorbar(shades, ax=axes, pad=0.01, aspect=8 + 2 * blocks)
     bar.set_label("times the\nequal share", fontsize=8)

@@ -162,7 +162,7 @@ def explain(
     if stored is None or found is None or not found.rows:
         near = [] if stored or found else neighbours(connection, version, subject)
         raise NotFoundError(_why_not(version, subject, source_name, stored, found, near))
-    fuser = models.load(connection, version.model_digest)
+    fuser = models.fuser_of(connection, version)
     return _explained(fuser, version, subject, source_name, stored, found)
 
 

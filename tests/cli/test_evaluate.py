@@ -309,3 +309,17 @@ def test_real_features(store: Path, run: Run) -> None:
         verification = method["scored"][0]["verification"]
         assert verification["mated"] == both
         assert verification["eer"] < 0.02
+
+
+def test_a_compact_form_stands_beside_its_model(store: Path, run: Run) -> None:
+    save(store / "m.safetensors", Parts())
+    chosen = (*SOURCE, "--model", "m.safetensors", "--model", "average", "--strategy", "media", "--compact")
+    said = run(*chosen, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert [one["label"] for one in said.json["methods"]] == ["m", "m, compact", "average"]
+    assert [one["values"] for one in said.json["methods"]] == [2 * DIMENSION, DIMENSION, DIMENSION]
+    assert said.json["facts"]["parts"] == Parts().as_dict()
+    assert ["m,", "compact"] in [line[1:3] for line in columns(run(*chosen).out)]
+    refused = run(*SOURCE, "--model", "average", "--compact")
+    assert refused.code == 7
+    assert "average: none has several blocks, and so none a compact form: leave that out" in refused.err

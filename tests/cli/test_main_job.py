@@ -52,7 +52,9 @@ def test_what_people_read(folder: Path, run: Run) -> None:
     assert "average" in run("gallery", "show", "staff").out
     one = write_probe(folder / "one.npz", _probe("s0003"))
     assert run("verify", "staff", "s0003", "--probe", one).out.startswith("match: s0003, score ")
-    assert run("search", "staff", "--probes", one, "--top", "1").out.split()[-3:-1] == ["1", "s0003"]
+    found = run("search", "staff", "--probes", one, "--top", "1").out.splitlines()
+    assert found[1].split()[:3] == ["s0003", "1", "s0003"]
+    assert found[2:] == ["", "exhaustive, exact"]
 
 
 def test_rejects_are_listed(folder: Path, run: Run) -> None:

@@ -6,7 +6,7 @@ import pytest
 from pfstore.errors import BusyError, ConflictError, ContractError, SourceError
 from pfstore.features import Floats
 from pfstore.fusion import Fuser, random_model
-from pfstore.gallery import galleries, locking, models, runs, thresholds
+from pfstore.gallery import galleries, locking, models, runs, thresholds, tuning
 from pfstore.gallery.database import Connection, Database
 from pfstore.jobs.backfill import Progress, backfill, dry_run
 from pfstore.sources.base import Reason, Reject, Shard
@@ -330,3 +330,16 @@ def test_a_second_contract_waits_for_promotion(connection: Connection, average: 
     assert galleries.version(connection, "staff").number == 1
     promoted = galleries.promote(connection, "staff", 2)
     assert thresholds.stored(connection, promoted)
+
+
+def test_a_large_new_version_is_indexed_and_tuned(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pfstore.jobs.backfill.INDEXED_FROM", 60)
+    fuser = models.load(connection, models.resolve(connection, "average").digest)
+    for name, count in (("small", 59), ("large", 60)):
+        backfill(connection, MemorySource(people(count)), fuser, gallery=name, source_name="memory")
+        version = galleries.version(connection, name)
+        assert version.indexed == (name == "large")
+        assert (tuning.stored(connection, version) is not None) == version.indexed
+    galleries.drop_index(connection, version)
+    backfill(connection, MemorySource(people(61)), fuser, gallery="large", source_name="memory")
+    assert not galleries.version(connection, "large").indexed

@@ -72,7 +72,7 @@ def test_killed_ten_times(
         assert process.wait() == -signal.SIGKILL
         progress.append(len(_rows(connection, "staff")))
     assert 0 < progress[-1] < 3000
-    assert len(set(progress)) > 3
+    assert len(set(progress)) > 2
     assert _start("staff").wait(timeout=120) == 0
     assert _rows(connection, "staff") == _rows(connection, "undisturbed")
     row = connection.execute(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +19,9 @@ from hypothesis.extra import numpy as hnp
 
 from pfstore import synthetic
 from pfstore.errors import InputError
-from pfstore.sources.probes import ProbeSets, read_probes
+from pfstore.sources.base import Reason, Reject
+from pfstore.sources.probes import ProbeSets, probe_batches, read_probes, subject_batches
+from tests.memory import MemorySource, people
 
 D = 4
 FEATURES = np.arange(1, 5 * D + 1, dtype=np.float32).reshape(5, D)
@@ -199,3 +203,85 @@ def test_synthetic_probes_are_read_back(tmp_path: Path) -> None:
     probes = read_probes(tmp_path / "p.npz")
     check(probes, list(known.sets.ids), known.sets.offsets.tolist(), "synthetic/sphere-16")
     np.testing.assert_array_equal(probes.features, known.sets.features)
+
+
+def _line(name: str, *feature: float) -> bytes:
+    return json.dumps({"id": name, "features": feature}).encode() + b"\n"
+
+
+def test_json_lines_are_given_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as producer:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stream))
+        batches = probe_batches("-")
+        producer.write(_line("a", 1, 2))
+        check(next(batches), ["a"], [0, 1])
+        producer.write(_line("b", 1, 2) + _line("c", 3, 4) + b'{"id": "d", "fea')
+        check(next(batches), ["b", "c"], [0, 1, 2])
+        producer.write(b'tures": [1, 2]}\n\n')
+        check(next(batches), ["d"], [0, 1])
+        producer.write(b"".join(_line(str(i), 1, 2) for i in range(100)))
+        assert [len(next(batches).ids) for _ in range(4)] == [32, 32, 32, 4]
+        producer.write(_line("last", 1, 2).rstrip())
+        producer.close()
+        check(next(batches), ["last"], [0, 1])
+        assert next(batches, None) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b"{\n", "line 3: not JSON"),
+        (_line("x", 0, 0), "line 3: probe 'x': feature 0 has the norm 0"),
+        (_line("x", 1, 2, 3), "line 3: probe 'x' has features of 3 values, probe 'a' of 2"),
+        (_line("x"), "line 3: probe 'x' is empty"),
+        (b'{"features": [1, 2], "extractor": "r/a"}\n', r"several extractors: None \(line 1\), 'r/a' \(line 3\)"),
+    ],
+)
+def test_what_stands_before_a_mistake_is_given(tmp_path: Path, line: bytes, says: str) -> None:
+    (tmp_path / "x.jsonl").write_bytes(_line("a", 1, 2) + _line("b", 1, 2) + line + _line("c", 1, 2))
+    batches = probe_batches(tmp_path / "x.jsonl")
+    check(next(batches), ["a", "b"], [0, 1, 2])
+    with pytest.raises(InputError, match=says):
+        next(batches)
+
+
+def test_a_mistake_in_a_later_batch_knows_the_first_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = b"".join(_line(str(i), 1, 2) for i in range(40)) + _line("x", 1)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(lines)))
+    batches = probe_batches("-")
+    assert [len(next(batches).ids) for _ in range(2)] == [32, 8]
+    with pytest.raises(InputError, match="line 41: probe 'x' has features of 1 values, probe '0' of 2"):
+        next(batches)
+
+
+def test_batches_of_arrays_are_bounded_and_whole(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    counts = [5000, *random.integers(1, 40, size=300), *[1] * 300]
+    features = random.normal(size=(sum(counts), D)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", features=features, offsets=np.cumsum([0, *counts]))
+    batches = list(probe_batches(tmp_path / "x.npz"))
+    assert len(batches[0].ids) == 1
+    assert max(len(one.ids) for one in batches) == 256
+    assert max(len(one.features) for one in batches[1:]) < 4096 + 40
+    np.testing.assert_array_equal(np.concatenate([one.features for one in batches]), features)
+    assert [name for one in batches for name in one.ids] == [str(i) for i in range(601)]
+    np.testing.assert_array_equal(read_probes(tmp_path / "x.npz").offsets, np.cumsum([0, *counts]))
+
+
+def test_the_subjects_of_a_source_are_probes() -> None:
+    subjects = people(25)
+    reject = Reject("gone", "m", "7", Reason.ZERO_NORM, "the norm is 0")
+    rejected = Counter[str]()
+    source = MemorySource(subjects, rejects=[reject], rejected_subjects=["gone"])
+    batches = list(subject_batches(source, "source 'x'", dimension=8, rejected=rejected))
+    assert [name for one in batches for name in one.ids] == list(subjects)
+    assert {one.extractor for one in batches} == {"test-extractor"}
+    for one in batches:
+        for i, name in enumerate(one.ids):
+            expected = np.concatenate(list(subjects[name].values()))
+            np.testing.assert_array_equal(one.features[one.offsets[i] : one.offsets[i + 1]], expected)
+    assert rejected == {"zero norm": 1}
+    nobody = MemorySource({}, rejects=[reject], rejected_subjects=["gone"])
+    with pytest.raises(InputError, match="source 'x': no subject has a feature"):
+        list(subject_batches(nobody, "source 'x'", dimension=8, rejected=Counter()))
