@@ -49,7 +49,7 @@ def start(folder: Path, *, cleanup: Literal["stop", "delete"] = "stop") -> Postg
         server = get_server(folder, cleanup_mode=cleanup)
         _forget_the_dead(server)
         _close_the_socket(server)
-        _widen_the_buffers(server)
+        _tell_of_the_memory(server)
         return server
     except (OSError, RuntimeError, subprocess.SubprocessError, AssertionError) as error:
         raise DatabaseError(
@@ -77,16 +77,18 @@ def _close_the_socket(server: PostgresServer) -> None:
             socket.chmod(0o700)
 
 
-def _widen_the_buffers(server: PostgresServer) -> None:
+def _tell_of_the_memory(server: PostgresServer) -> None:
     # A table larger than a quarter of the buffers is read from the kernel anew by every exhaustive search.
     import psutil
 
-    eighth = psutil.virtual_memory().total // (8 * 1024 * 1024)
-    wanted = f"{max(LEAST_BUFFERS, min(eighth, MOST_BUFFERS))}MB"
+    total = psutil.virtual_memory().total // (1024 * 1024)
+    buffers = max(LEAST_BUFFERS, min(total // 8, MOST_BUFFERS))
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         query = "SELECT setting FROM pg_file_settings WHERE name = 'shared_buffers' AND sourcefile LIKE '%auto.conf'"
         if connection.execute(query).fetchone() is None:
-            connection.execute(f"ALTER SYSTEM SET shared_buffers = '{wanted}'".encode())
+            connection.execute(f"ALTER SYSTEM SET shared_buffers = '{buffers}MB'".encode())
+            connection.execute(f"ALTER SYSTEM SET effective_cache_size = '{total * 3 // 4}MB'".encode())
+            connection.execute("SELECT pg_reload_conf()")
 
 
 def _reason(error: Exception) -> str:

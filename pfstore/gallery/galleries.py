@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-import psutil
 from psycopg import sql
 from psycopg.rows import class_row
 
@@ -322,9 +321,14 @@ def _allow_memory(connection: Connection, chosen: Version, length: int, m: int) 
     row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(chosen.partition)).fetchone()
     assert row is not None
     # A vertex: its vector, 2·m edges at the bottom and m above, its own fields; and room for the allocator.
-    megabytes = int(1.3 * row[0] * (2 * length + 3 * m * 16 + 200) / 1e6) + 64
-    there = psutil.virtual_memory().total // (2 * 1024 * 1024)
-    connection.execute(sql.SQL("SET LOCAL maintenance_work_mem = {}").format(sql.Literal(f"{min(megabytes, there)}MB")))
+    wanted = int(1.3 * row[0] * (2 * length + 3 * m * 16 + 200)) + 2**26
+    # What memory the server has only its operator has told it.
+    query = """
+        SELECT set_config('maintenance_work_mem', greatest(
+            pg_size_bytes(current_setting('maintenance_work_mem')),
+            least(%s, pg_size_bytes(current_setting('effective_cache_size')) / 2)) / 1024 || 'kB', true)
+    """
+    connection.execute(query, (wanted,))
     connection.execute(
         "SELECT set_config('max_parallel_maintenance_workers', current_setting('max_parallel_workers'), true)"
     )
