@@ -135,6 +135,12 @@ def selecting(connection: Connection, statement: str) -> Callable[[Floats], int]
     return find
 
 
+def scanning(connection: Connection, statement: str) -> Callable[[Floats], int]:
+    """Return such a search that compares all, whatever index there is."""
+    connection.execute("SET enable_indexscan = off")
+    return selecting(connection, statement)
+
+
 def asking(connection: Connection, version: Version, *, exact: bool = False) -> Callable[[Floats], int]:
     """Return a search by pfstore."""
 

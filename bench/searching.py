@@ -35,6 +35,7 @@ from bench.search_server import (
     megabytes,
     naive_hnsw,
     pfstore_tuned,
+    scanning,
     selecting,
     server,
 )
@@ -44,7 +45,7 @@ from pfstore.gallery.database import Connection, Database
 from pfstore.gallery.galleries import Version
 
 TARGET = 0.999
-M, EF_CONSTRUCTION = 16, 64
+M, EF_CONSTRUCTION = 24, 100
 PROBES = 2000
 TURN = 10
 CLIENTS = (1, 2, 4, 8)
@@ -88,7 +89,7 @@ def _contestants(database: Database, crowd: Crowd, folder: Path, stack: ExitStac
     load_naive(first, version)
     partition = f"pfstore.templates_v{version.version_id}"
     made = [
-        Contestant("naive SELECT", selecting(second, NAIVE), megabytes(first, "naive")),
+        Contestant("naive SELECT", scanning(second, NAIVE), megabytes(first, "naive")),
         Contestant("pfstore, exact", asking(first, version, exact=True), megabytes(first, partition)),
     ]
     half = len(crowd.mates) // 2
@@ -167,7 +168,7 @@ def _compared(crowd: Crowd, contestants: list[Contestant], seconds: float) -> Re
 
 def _throughput(database: Database, crowd: Crowd, version: Version, seconds: float) -> Result:
     ways: dict[str, Callable[[Connection], Callable[[Floats], int]]] = {
-        "naive SELECT": lambda connection: selecting(connection, NAIVE),
+        "naive SELECT": lambda connection: scanning(connection, NAIVE),
         "pfstore, exact": lambda connection: asking(connection, version, exact=True),
         "pfstore, tuned": lambda connection: asking(connection, version),
     }

@@ -117,7 +117,7 @@ _FUNCTIONS = (
         gallery text,
         probe halfvec,
         k integer DEFAULT 10,
-        threshold double precision DEFAULT NULL,
+        threshold double precision DEFAULT -1,
         among text[] DEFAULT NULL,
         exact boolean DEFAULT false,
         version integer DEFAULT NULL,
@@ -147,9 +147,15 @@ _FUNCTIONS = (
         scores double precision[];
     BEGIN
         IF search.k IS NULL OR search.k NOT BETWEEN 1 AND 10000 THEN
-            RAISE EXCEPTION USING errcode = 'PF422', message = format('k is %s, it must be from 1 to 10000', search.k);
+            RAISE EXCEPTION USING errcode = 'PF422',
+                message = format('k is %s, it must be from 1 to 10000', coalesce(search.k::text, 'NULL'));
         END IF;
-        least := coalesce(least, '-infinity');
+        -- A threshold that is not known must not be none at all.
+        IF search.threshold IS NULL OR search.threshold = 'NaN' THEN
+            RAISE EXCEPTION USING errcode = 'PF422', message = format(
+                'the threshold is %s, it must be a score; pfstore.threshold() gives NULL where none keeps to the rate',
+                coalesce(search.threshold::text, 'NULL'));
+        END IF;
         IF chosen.blocks > 1 THEN
             coarse := pfstore.coarse(search.probe, chosen.blocks);
             beyond := sqrt(greatest(0, (coarse <#> coarse) - (search.probe <#> search.probe))) + 0.002;

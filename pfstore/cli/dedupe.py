@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pfstore.jobs.dedupe import Summary
 
 RATE = Number(0, 1, min_open=True, max_open=True)
+NAMED = 20  # subjects of a cluster in the table
 
 
 @click.command(cls=Command)
@@ -78,7 +79,7 @@ def dedupe(
         try:
             found = run(connection, chosen, least, restart=restart, observer=observer)
         except KeyboardInterrupt:
-            click.echo("\nWhat is compared stays: the same command, without --restart, goes on from there.", err=True)
+            click.echo("\nFinished blocks stay: the same command, without --restart, goes on from there.", err=True)
             raise
     if csv_file is not None:
         write_csv(csv_file, _csv(found.pairs))
@@ -121,7 +122,13 @@ def _shown(found: Summary, limit: Threshold | None, clusters: Sequence[Cluster] 
 
 def _line(one: Cluster) -> dict[str, Any]:
     pairs = f"{one.pairs:,}" if one.pairs == one.possible else f"{one.pairs:,} of {one.possible:,}"
-    return {"subjects": ", ".join(one.subjects), "pairs": pairs, "best": one.best, "weakest": one.weakest}
+    more = f" … and {len(one.subjects) - NAMED:,} more" if len(one.subjects) > NAMED else ""
+    return {
+        "subjects": ", ".join(one.subjects[:NAMED]) + more,
+        "pairs": pairs,
+        "best": one.best,
+        "weakest": one.weakest,
+    }
 
 
 def _head(found: Summary) -> str:

@@ -42,7 +42,13 @@ def asked(connection: Connection, query: str) -> Names:
                 raise InputError(f"the query gives {len(columns)} columns, one is needed: the subjects' keys")
             column = "SELECT DISTINCT subject::text FROM (\n%b\n) AS named (subject) WHERE subject IS NOT NULL"
             return Names(name for (name,) in cursor.execute(column.encode() % inner.encode()))
-    except (psycopg.ProgrammingError, psycopg.DataError, psycopg.InternalError, UnicodeEncodeError) as error:
+    except (
+        psycopg.ProgrammingError,
+        psycopg.DataError,
+        psycopg.InternalError,
+        psycopg.NotSupportedError,
+        UnicodeEncodeError,
+    ) as error:
         told = error.diag.message_primary if isinstance(error, psycopg.Error) else None
         raise InputError(f"the query fails, or is not one query of one column: {told or error}") from None
 

@@ -126,13 +126,21 @@ _BLOCKS = """
 
 
 def start(connection: Connection, version: Version, threshold: float, rows: int) -> Dedupe:
-    """Store a new run with its blocks of so many subjects; unfinished ones of the version are abandoned."""
+    """Store a new run with its blocks of so many subjects, instead of what it puts out of date.
+
+    Unfinished runs of the version are abandoned; those at this threshold, or over what it no longer holds, are removed.
+    """
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         unfinished = "SELECT dedupe_id FROM pfstore.dedupes WHERE version_id = %s AND state = 'running'"
         for (run,) in connection.execute(unfinished, (version.version_id,)).fetchall():
             _abandon(connection, run)
         templates, contents = _contents(connection, version)
+        connection.execute(
+            "DELETE FROM pfstore.dedupes WHERE version_id = %s AND state = 'done'"
+            " AND (threshold = %s OR (templates, contents) <> (%s, %s))",
+            (version.version_id, threshold, templates, contents),
+        )
         run = _started(connection, version, threshold, templates, contents)
         values = {"run": run.dedupe_id, "rows": rows, "version": version.version_id}
         connection.execute(_BLOCKS, values)

@@ -28,7 +28,7 @@ ROWS = 8192
 BLOCK_VALUES = 2**24
 """The most values in the templates of a block, 32 MB of them; templates of more than 2,048 make smaller blocks."""
 
-MOST_PAIRS = 5_000_000
+MOST_PAIRS = 2_000_000
 """The most pairs that a run keeps."""
 
 Observer = Callable[[float], None]

@@ -144,7 +144,7 @@ def test_interrupted_it_goes_on(staff: Path, run: Run, database: Database, how: 
         assert out == ""
         if how == signal.SIGINT:
             assert process.returncode == 130
-            assert "What is compared stays: the same command, without --restart, goes on from there." in err
+            assert "Finished blocks stay: the same command, without --restart, goes on from there." in err
         row = connection.execute("SELECT count(done_at), count(*) FROM pfstore.dedupe_blocks").fetchone()
         assert done is not None
         assert row is not None
