@@ -12,16 +12,19 @@ depends_on = None
 _UP = (
     # Of one value for each value of a block: Σ blocks / √blocks, in float32 and rounded once.
     """
-    CREATE FUNCTION pfstore.coarse(template halfvec, blocks integer) RETURNS halfvec
+    CREATE FUNCTION pfstore.projection(template halfvec, blocks integer) RETURNS vector
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
-        SELECT (
-            sum(subvector(template::vector, b * width + 1, width))
+        SELECT sum(subvector(template::vector, b * width + 1, width))
             * array_fill((1 / sqrt(blocks))::real, ARRAY[width])::vector
-        )::halfvec
         FROM generate_series(0, blocks - 1) AS b, (SELECT vector_dims(template) / blocks AS width) AS of_block
         GROUP BY width
     $$
+    """,
+    """
+    CREATE FUNCTION pfstore.coarse(template halfvec, blocks integer) RETURNS halfvec
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$ SELECT pfstore.projection(template, blocks)::halfvec $$
     """,
     """
     ALTER TABLE pfstore.versions
@@ -47,11 +50,12 @@ _UP = (
                 EXECUTE format('UPDATE %s SET template = template::vector::halfvec', part);
             ELSE
                 EXECUTE format('ALTER TABLE %s ALTER COLUMN coarse SET STORAGE PLAIN', part);
-                EXECUTE format('UPDATE %s SET coarse = pfstore.coarse(template, $1)', part) USING one.blocks;
                 EXECUTE format(
-                    'UPDATE %s SET residual ='
-                    ' 0.002 + sqrt(greatest(0, (coarse <#> coarse) - (template <#> template)))', part
-                );
+                    'UPDATE %s SET coarse = u::halfvec, residual ='
+                    ' 0.002 + sqrt(greatest(0, (u <#> u) - (template <#> template)))'
+                    ' FROM (SELECT subject_id AS subject, pfstore.projection(template, $1) AS u FROM %s) made'
+                    ' WHERE subject_id = subject', part, part
+                ) USING one.blocks;
             END IF;
             EXECUTE format('DROP INDEX IF EXISTS %s_hnsw', part);
         END LOOP;
@@ -91,6 +95,7 @@ _DOWN = (
     "ALTER TABLE pfstore.templates DROP COLUMN residual, DROP COLUMN coarse",
     "ALTER TABLE pfstore.versions DROP COLUMN compact",
     "DROP FUNCTION pfstore.coarse(halfvec, integer)",
+    "DROP FUNCTION pfstore.projection(halfvec, integer)",
 )
 
 

@@ -101,9 +101,11 @@ _FUNCTIONS = (
                     ' FROM compared, needed)'
                     ' SELECT subject_id, score FROM ('
                     ' SELECT subject_id, score FROM compared WHERE (SELECT enough FROM told)'
-                    ' UNION ALL SELECT subject_id, -(template <#> $1) FROM TEMPLATES'
+                    ' UNION ALL SELECT subject_id, -(template <#> $1) FROM (SELECT subject_id, template FROM TEMPLATES'
                     ' WHERE NOT (SELECT enough FROM told)'
-                    ' AND $3 * residual - (coarse <#> $2) >= (SELECT bound FROM needed) AND FILTER) found'
+                    ' AND $3 * residual - (coarse <#> $2) >= (SELECT bound FROM needed) AND FILTER'
+                    -- Whoever is out of reach must not be read whole for the sake of the last condition.
+                    ' OFFSET 0) near) found'
                     ' WHERE score >= $5 ORDER BY score DESC, subject_id LIMIT $4'
             END,
             'TEMPLATES', format('pfstore.templates_v%s', version_id)),
@@ -140,6 +142,7 @@ _FUNCTIONS = (
         filtered boolean := search.among IS NOT NULL;
         -- In half precision the score of two opposite templates can be a little below -1.
         least double precision := CASE WHEN search.threshold > -1 THEN search.threshold ELSE '-infinity' END;
+        projection vector;
         coarse halfvec := search.probe;
         beyond double precision := 0;
         first integer := greatest(100, 2 * search.k);
@@ -157,8 +160,10 @@ _FUNCTIONS = (
                 coalesce(search.threshold::text, 'NULL'));
         END IF;
         IF chosen.blocks > 1 THEN
-            coarse := pfstore.coarse(search.probe, chosen.blocks);
-            beyond := sqrt(greatest(0, (coarse <#> coarse) - (search.probe <#> search.probe))) + 0.002;
+            projection := pfstore.projection(search.probe, chosen.blocks);
+            coarse := projection::halfvec;
+            -- Not of what is rounded: that can be longer by more than the rest. Squares of float32 tell to 0.002.
+            beyond := sqrt(greatest(0, (projection <#> projection) - (search.probe <#> search.probe))) + 0.002;
         END IF;
         IF way = 'index' AND filtered THEN
             -- Few are found sooner by their keys, and an index may come to its end before there are enough.
@@ -187,10 +192,11 @@ _FUNCTIONS = (
                 INTO subjects, scores
                 USING search.probe, coarse, beyond, search.k,
                     CASE way WHEN 'index' THEN '-infinity' ELSE least END, search.among, first;
-            -- Somebody who is that near is the nearest; and among a few there must be as many as there are.
+            -- Somebody who is that near is the nearest; and there must be as many as there are, which an index that
+            -- is full of what was deleted does not give.
             EXIT WHEN way = 'exhaustive'
                 OR (tuning.sure IS NULL OR coalesce(scores[1] >= tuning.sure, false))
-                AND (NOT filtered OR coalesce(cardinality(subjects) >= search.k, false));
+                AND coalesce(cardinality(subjects) >= search.k, false);
             way := 'exhaustive';
             first := greatest(100, 2 * search.k);
             PERFORM set_config('enable_seqscan', 'on', true);

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
+import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
@@ -21,6 +22,9 @@ Strategy: TypeAlias = Literal["media", "set"]
 
 HNSW_MOST_DIMENSIONS = 4000
 """The most values of a halfvec that pgvector's HNSW index takes."""
+
+# Searches queue up behind what locks a partition, so it must not itself wait long for another transaction.
+_BRIEFLY = "SET LOCAL lock_timeout = '3s'"
 
 INDEX_M = 16
 INDEX_EF = 64
@@ -83,6 +87,16 @@ class Version:
     def scanned(self) -> str:
         """The column that the first stage of a search compares."""
         return "coarse" if is_kept(self.blocks, self.dimension) else "template"
+
+    @property
+    def scanned_values(self) -> int:
+        """The values in it."""
+        return self.dimension if self.scanned == "coarse" else self.template_dimension
+
+    @property
+    def indexable(self) -> bool:
+        """Whether it is short enough for an index."""
+        return self.scanned_values <= HNSW_MOST_DIMENSIONS
 
     @property
     def partition(self) -> sql.Identifier:
@@ -274,8 +288,7 @@ def drop(connection: Connection, name: str, number: int | None = None) -> int:
         for one in chosen:
             stack.enter_context(locked(connection, one.version_id, one.said, patience=0))
         stack.enter_context(connection.transaction())
-        # Searches queue up behind this statement, so it must not itself wait long for another transaction.
-        connection.execute("SET LOCAL lock_timeout = '3s'")
+        connection.execute(_BRIEFLY)
         for one in chosen:
             connection.execute(sql.SQL("DROP TABLE {}").format(one.partition))
             connection.execute("DELETE FROM pfstore.versions WHERE version_id = %s", (one.version_id,))
@@ -296,27 +309,39 @@ def build_index(connection: Connection, chosen: Version, *, m: int = INDEX_M, ef
     writing waits. m: edges of a vertex; ef_construction: the breadth of the search for them; pgvector's parameters.
     Raises ConflictError where the vectors are longer than pgvector can index.
     """
-    length = chosen.dimension if chosen.scanned == "coarse" else chosen.template_dimension
-    if length > HNSW_MOST_DIMENSIONS:
+    length = chosen.scanned_values
+    if not chosen.indexable:
         raise ConflictError(
             f"vectors of {length} values cannot be indexed: HNSW takes at most {HNSW_MOST_DIMENSIONS}; "
             "make the gallery compact, or select fewer experts"
         )
     name = f"{PARTITION_PREFIX}{chosen.version_id}_hnsw"
+    fresh = f"{name}_new"
+    statement = (
+        "CREATE INDEX {} ON {} USING hnsw (({}::halfvec({})) halfvec_ip_ops) WITH (m = {}, ef_construction = {})"
+    )
+    column, breadth = sql.Identifier(chosen.scanned), max(ef_construction, 2 * m)
+    create = sql.SQL(statement).format(sql.Identifier(fresh), chosen.partition, column, length, m, breadth)
+    for parallel in (True, False):
+        try:
+            with connection.transaction():
+                _allow_memory(connection, chosen, length, m, parallel=parallel)
+                connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(SCHEMA, fresh)))
+                connection.execute(create)
+            break
+        except psycopg.errors.DiskFull:
+            # Workers share the graph in /dev/shm, which in a container may be small.
+            if not parallel:
+                raise
     with connection.transaction():
-        _allow_memory(connection, chosen, length, m)
+        connection.execute(_BRIEFLY)
         connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(SCHEMA, name)))
         connection.execute("DELETE FROM pfstore.tunings WHERE version_id = %s", (chosen.version_id,))
-        statement = (
-            "CREATE INDEX {} ON {} USING hnsw (({}::halfvec({})) halfvec_ip_ops) WITH (m = {}, ef_construction = {})"
-        )
-        column, breadth = sql.Identifier(chosen.scanned), max(ef_construction, 2 * m)
-        connection.execute(
-            sql.SQL(statement).format(sql.Identifier(name), chosen.partition, column, length, m, breadth)
-        )
+        rename = sql.SQL("ALTER INDEX {} RENAME TO {}")
+        connection.execute(rename.format(sql.Identifier(SCHEMA, fresh), sql.Identifier(name)))
 
 
-def _allow_memory(connection: Connection, chosen: Version, length: int, m: int) -> None:
+def _allow_memory(connection: Connection, chosen: Version, length: int, m: int, *, parallel: bool) -> None:
     """Let the graph be built in memory, on all cores: one that does not fit is built many times slower."""
     row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(chosen.partition)).fetchone()
     assert row is not None
@@ -329,12 +354,14 @@ def _allow_memory(connection: Connection, chosen: Version, length: int, m: int) 
             least(%s, pg_size_bytes(current_setting('effective_cache_size')) / 2)) / 1024 || 'kB', true)
     """
     connection.execute(query, (wanted,))
-    connection.execute(
-        "SELECT set_config('max_parallel_maintenance_workers', current_setting('max_parallel_workers'), true)"
-    )
+    workers = "current_setting('max_parallel_workers')" if parallel else "'0'"
+    connection.execute(f"SELECT set_config('max_parallel_maintenance_workers', {workers}, true)".encode())
 
 
 def drop_index(connection: Connection, chosen: Version) -> None:
     """Drop a version's HNSW index, where it has one; searches are exhaustive again."""
-    index = sql.Identifier(SCHEMA, f"{PARTITION_PREFIX}{chosen.version_id}_hnsw")
-    connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(index))
+    with connection.transaction():
+        connection.execute(_BRIEFLY)
+        for ending in ("", "_new"):
+            index = sql.Identifier(SCHEMA, f"{PARTITION_PREFIX}{chosen.version_id}_hnsw{ending}")
+            connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(index))

@@ -95,6 +95,7 @@ def planned(connection: Connection, version: Version) -> tuple[str, Plan]:
     """
     register_vector(connection)
     with connection.transaction(force_rollback=True):
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         kind, statement = _prepared(connection, version)
         probe = HalfVector(np.full(version.template_dimension, version.template_dimension**-0.5, dtype=np.float32))
         coarse = HalfVector(np.full(version.dimension, version.dimension**-0.5, dtype=np.float32))

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
+from psycopg import sql
 
 from pfstore.errors import ConfigError, ConflictError, ContractError, NotFoundError
 from pfstore.features import Floats
@@ -108,8 +109,9 @@ def tune(
             created_at=now,
         )
         with connection.transaction():
+            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(version.partition))
             write(connection, version, found)
-            # Asked last: whoever builds an index removes the tuning, so that the statement above waits for it.
+            # Under the lock, for which whoever puts another index in the place of this one waits.
             if _index(connection, version) != index:
                 raise ConflictError(f"the index of {version.said} was built anew or dropped meanwhile: tune again")
     observer(1.0)

@@ -266,11 +266,12 @@ def _complete(connection: Connection, version: Version, *, promote: bool) -> boo
         return False
     galleries.analyze(connection, version)
     calibration.estimate(connection, version)
-    is_new = promote and there[version.number].state == "building"
-    if is_new and not there[version.number].indexed and thresholds.size(connection, version) >= INDEXED_FROM:
+    promoted = promote and not any(one.state == "active" for one in there.values())
+    if promoted:
+        galleries.promote(connection, version.gallery, version.number)
+    new = there[version.number]
+    is_wanted = promote and new.state == "building" and new.indexable and not new.indexed
+    if is_wanted and thresholds.size(connection, version) >= INDEXED_FROM:
         galleries.build_index(connection, version)
         tuning.tune(connection, version)
-    if not promote or any(one.state == "active" for one in there.values()):
-        return False
-    galleries.promote(connection, version.gallery, version.number)
-    return True
+    return promoted
