@@ -153,7 +153,8 @@ def test_where_the_index_finds_next_to_nothing(connection: Connection) -> None:
     found = tuning.tune(connection, version, target=1.0, sample=60)
     assert (found.recall, found.scan_tuples) == (1.0, 0)
     assert found.path == ("index" if found.index_seconds < found.exhaustive_seconds else "exhaustive")
-    assert _hits(connection, version, templates, _probes(templates, 40, noise=1.0).templates)[0].all()
+    # Of other probes nothing is certain: 60 tell a share to within a few hundredths.
+    assert _hits(connection, version, templates, _probes(templates, 40, noise=1.0).templates)[0].mean() >= 0.9
 
 
 def test_worn_templates_are_as_near_as_told_and_near_to_nobody_else(connection: Connection) -> None:
