@@ -17,7 +17,7 @@ from psycopg import sql
 from bench.search_data import BLOCKS, DIMENSION, Crowd
 from bench.search_peers import TOP, Contestant
 from pfstore.features import Floats
-from pfstore.gallery import embedded, galleries, models, schema, searching, tuning
+from pfstore.gallery import embedded, galleries, indexing, models, schema, searching, tuning
 from pfstore.gallery.calibration import Probes
 from pfstore.gallery.coarse import Coarse
 from pfstore.gallery.database import Connection, Database
@@ -177,7 +177,7 @@ def pfstore_tuned(
 ) -> Contestant:
     """Build pfstore's index and let it be tuned: where nothing is gained or kept, searches stay exhaustive."""
     started = time.perf_counter()
-    galleries.build_index(connection, version, m=m, ef_construction=ef_construction)
+    indexing.build(connection, version, m=m, ef_construction=ef_construction)
     seconds = time.perf_counter() - started
     tuned = tuning.tune(connection, version, target=target, probes=probes)
     size = megabytes(connection, f"pfstore.templates_v{version.version_id}")

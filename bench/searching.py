@@ -40,12 +40,13 @@ from bench.search_server import (
     server,
 )
 from pfstore.features import Floats
+from pfstore.gallery import indexing
 from pfstore.gallery.calibration import Probes
 from pfstore.gallery.database import Connection, Database
 from pfstore.gallery.galleries import Version
 
 TARGET = 0.999
-M, EF_CONSTRUCTION = 24, 100
+M, EF_CONSTRUCTION = indexing.M, indexing.EF_CONSTRUCTION
 PROBES = 2000
 TURN = 10
 CLIENTS = (1, 2, 4, 8)

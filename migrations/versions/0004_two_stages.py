@@ -77,7 +77,6 @@ _UP = (
         basis text NOT NULL,
         ef_search integer NOT NULL,
         candidates integer NOT NULL,
-        scan_tuples integer NOT NULL,
         sure double precision,
         answered double precision NOT NULL,
         index_seconds double precision NOT NULL,

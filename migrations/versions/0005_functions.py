@@ -55,11 +55,17 @@ _FUNCTIONS = (
     $$
     """,
     """
-    CREATE FUNCTION pfstore.path_of(version_id integer, exact boolean DEFAULT false) RETURNS text
+    CREATE FUNCTION pfstore.path_of(version_id integer, exact boolean DEFAULT false, named integer DEFAULT NULL)
+    RETURNS text
     LANGUAGE sql STABLE
     SET search_path = {path}
     AS $$
         SELECT CASE
+            -- Few are found sooner by their keys, and an index may come to its end before there are enough.
+            WHEN named < (
+                SELECT 0.1 * reltuples FROM pg_class
+                WHERE oid = to_regclass(format('pfstore.templates_v%s', version_id))
+            ) THEN 'exhaustive'
             WHEN exact OR to_regclass(format('pfstore.templates_v%s_hnsw', version_id)) IS NULL THEN 'exhaustive'
             ELSE coalesce((SELECT t.path FROM pfstore.tunings t WHERE t.version_id = path_of.version_id), 'exhaustive')
         END
@@ -138,7 +144,7 @@ _FUNCTIONS = (
     DECLARE
         chosen pfstore.versions := pfstore.version_of(search.gallery, search.version, search.extractor, search.probe);
         tuning pfstore.tunings;
-        way text := pfstore.path_of(chosen.version_id, search.exact);
+        way text := pfstore.path_of(chosen.version_id, search.exact, cardinality(search.among));
         filtered boolean := search.among IS NOT NULL;
         -- In half precision the score of two opposite templates can be a little below -1.
         least double precision := CASE WHEN search.threshold > -1 THEN search.threshold ELSE '-infinity' END;
@@ -165,23 +171,13 @@ _FUNCTIONS = (
             -- Not of what is rounded: that can be longer by more than the rest. Squares of float32 tell to 0.002.
             beyond := sqrt(greatest(0, (projection <#> projection) - (search.probe <#> search.probe))) + 0.002;
         END IF;
-        IF way = 'index' AND filtered THEN
-            -- Few are found sooner by their keys, and an index may come to its end before there are enough.
-            IF cardinality(search.among) < (
-                SELECT 0.1 * reltuples FROM pg_class
-                WHERE oid = format('pfstore.templates_v%s', chosen.version_id)::regclass
-            ) THEN
-                way := 'exhaustive';
-            END IF;
-        END IF;
         IF way = 'index' THEN
             SELECT t.* INTO tuning FROM pfstore.tunings t WHERE t.version_id = chosen.version_id;
             first := greatest(tuning.candidates, 2 * search.k);
             PERFORM set_config('enable_seqscan', 'off', true),
                 set_config('hnsw.ef_search', least(1000, greatest(tuning.ef_search, first))::text, true);
-            IF filtered OR first > 1000 OR tuning.scan_tuples > 0 THEN
-                PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true),
-                    set_config('hnsw.max_scan_tuples', greatest(tuning.scan_tuples, 20000)::text, true);
+            IF filtered OR first > 1000 THEN
+                PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true);
             END IF;
         END IF;
         LOOP
@@ -276,7 +272,7 @@ _NAMES = (
     "threshold(text, text, double precision, integer)",
     "search(text, halfvec, integer, double precision, text[], boolean, integer, text)",
     "search_statement(integer, integer, integer, text, boolean)",
-    "path_of(integer, boolean)",
+    "path_of(integer, boolean, integer)",
     "version_of(text, integer, text, halfvec)",
 )
 

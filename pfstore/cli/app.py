@@ -141,6 +141,10 @@ class Number(click.FloatRange):
         return number
 
 
+RATE = Number(0, 1, min_open=True, max_open=True)
+"""An error rate."""
+
+
 class Group(click.Group):
     """A group of such commands."""
 

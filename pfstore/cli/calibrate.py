@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pfstore.cli.app import App, Command, Number
+from pfstore.cli.app import RATE, App, Command
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pfstore.gallery.galleries import Version
     from pfstore.gallery.thresholds import Threshold
 
-RATE = Number(0, 1, min_open=True, max_open=True)
 SAMPLE = 3000
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pfstore.cli.app import App, Command, Number, plural
+from pfstore.cli.app import RATE, App, Command, Number, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pfstore.gallery.thresholds import Threshold
     from pfstore.jobs.dedupe import Summary
 
-RATE = Number(0, 1, min_open=True, max_open=True)
 NAMED = 20  # subjects of a cluster in the table
 
 

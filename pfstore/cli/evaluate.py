@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pfstore.cli.app import App, Command, Number
+from pfstore.cli.app import RATE, App, Command, Number
 from pfstore.cli.spans import Span
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pfstore.evaluation.scoring import Targets
     from pfstore.parts import Parts
 
-_RATE = Number(0, 1, min_open=True, max_open=True)
 _SHARE = Number(0, 1)
 
 
@@ -75,9 +74,9 @@ _SHARE = Number(0, 1)
     help="How often sets are drawn of each subject of a source [default: 3].",
 )
 @click.option("--media", type=Span(), help="Media in a set drawn of a source [default: 1-3].")
-@click.option("--fmr", multiple=True, type=_RATE, metavar="RATE", help="FMR to tell FNMR at [default: 0.1 … 0.000001].")
+@click.option("--fmr", multiple=True, type=RATE, metavar="RATE", help="FMR to tell FNMR at [default: 0.1 … 0.000001].")
 @click.option(
-    "--fpir", multiple=True, type=_RATE, metavar="RATE", help="FPIR to tell FNIR at [default: 0.003, 0.01, 0.1]."
+    "--fpir", multiple=True, type=RATE, metavar="RATE", help="FPIR to tell FNIR at [default: 0.003, 0.01, 0.1]."
 )
 @click.option("--rank", "ranks", multiple=True, type=click.IntRange(min=1), help="[default: 1, 5, 20]")
 @click.option(

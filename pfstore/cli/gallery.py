@@ -192,9 +192,9 @@ def index(app: App, name: str, version: int | None, m: int | None, ef_constructi
       pfstore gallery index staff
       pfstore gallery index staff --m 32 --ef-construction 200
     """
-    from pfstore.gallery import galleries
+    from pfstore.gallery import galleries, indexing
 
-    edges = m or galleries.INDEX_M
+    edges = m or indexing.M
     if dropping and (m or ef_construction):
         raise click.UsageError("--m and --ef-construction are for building; give none with --drop")
     if ef_construction is not None and ef_construction < 2 * edges:
@@ -202,10 +202,10 @@ def index(app: App, name: str, version: int | None, m: int | None, ef_constructi
     with app.connect() as connection:
         chosen = galleries.version(connection, name, version)
         if dropping:
-            galleries.drop_index(connection, chosen)
+            indexing.drop(connection, chosen)
         else:
-            breadth = ef_construction or galleries.INDEX_EF
-            galleries.build_index(connection, chosen, m=edges, ef_construction=breadth)
+            breadth = ef_construction or indexing.EF_CONSTRUCTION
+            indexing.build(connection, chosen, m=edges, ef_construction=breadth)
     document = {"gallery": name, "version": chosen.number, "indexed": not dropping}
     said = "dropped" if dropping else f"built; searches use it once `pfstore gallery tune {name}` knows what it finds"
     app.show(document, f"version {chosen.number} of gallery {name}: index {said}")

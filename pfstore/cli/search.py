@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pfstore.cli.app import App, Command, Number
+from pfstore.cli.app import RATE, App, Command, Number
 
 if TYPE_CHECKING:
     from pfstore.gallery.database import Connection
     from pfstore.gallery.galleries import Version
     from pfstore.gallery.thresholds import Kind, Threshold
 
-RATE = Number(0, 1, min_open=True, max_open=True)
 SECONDS = Number(0, min_open=True)
 
 
@@ -102,7 +101,7 @@ def _limit(
     app: App, connection: Connection, chosen: Version, fpir: float | None, fmr: float | None
 ) -> tuple[Threshold | None, dict[str, Any]]:
     """Return the stored threshold at a rate and what --json tells of it; say so where the gallery has outgrown it."""
-    from pfstore.gallery import thresholds
+    from pfstore.gallery import galleries, thresholds
 
     if fpir is None and fmr is None:
         return None, {}
@@ -111,7 +110,7 @@ def _limit(
     told = {"threshold": limit.threshold, kind: limit.target, "interval": limit.interval}
     if kind == "fmr":
         return limit, told | {"comparisons": limit.comparisons, "basis": limit.basis}
-    now = thresholds.size(connection, chosen)
+    now = galleries.size(connection, chosen)
     if limit.outgrown(now) and not app.quiet:
         click.echo(
             f"pfstore: the gallery had {limit.templates:,} templates when it was calibrated and has {now:,} now, so "

@@ -33,7 +33,31 @@ SET_SURCHARGE = 16
 Prepare = Callable[[Tensor, int], Tensor]
 
 
-class ChunkedFuser(ABC):
+class Templating(ABC):
+    """What a Fuser gives as templates, for those that fuse."""
+
+    @abstractmethod
+    def fuse(self, features: Features, offsets: Cuts, role: Role = "probe") -> Features:
+        """Fuse each set at once: [S, blocks, D]."""
+
+    @abstractmethod
+    def fuse_media(
+        self, features: Features, media_offsets: Cuts, subject_offsets: Cuts, role: Role = "gallery"
+    ) -> Features:
+        """Fuse each medium, then each subject's media: [S, blocks, D]."""
+
+    def templates(self, features: Features, offsets: Cuts, role: Role = "probe") -> Features:
+        """Give the results of fuse as templates: [S, blocks*D] float32, L2-normalised."""
+        return _normalised(self.fuse(features, offsets, role))
+
+    def templates_media(
+        self, features: Features, media_offsets: Cuts, subject_offsets: Cuts, role: Role = "gallery"
+    ) -> Features:
+        """Give the results of fuse_media as templates: [S, blocks*D] float32, L2-normalised."""
+        return _normalised(self.fuse_media(features, media_offsets, subject_offsets, role))
+
+
+class ChunkedFuser(Templating):
     """A Fuser made of one method, `_pool`, that fuses a chunk of prepared sets.
 
     In two-stage fusion both stages go through the head of the given role. The input normalisation is for the
@@ -95,16 +119,6 @@ class ChunkedFuser(ABC):
             chunk = subjects[first : last + 1]
             fused[first:last] = self._subjects(values, media, chunk, role, first)
         return like(fused, features)
-
-    def templates(self, features: Features, offsets: Cuts, role: Role = "probe") -> Features:
-        """Give the results of fuse as templates: [S, blocks*D] float32, L2-normalised."""
-        return normalised(self.fuse(features, offsets, role))
-
-    def templates_media(
-        self, features: Features, media_offsets: Cuts, subject_offsets: Cuts, role: Role = "gallery"
-    ) -> Features:
-        """Give the results of fuse_media as templates: [S, blocks*D] float32, L2-normalised."""
-        return normalised(self.fuse_media(features, media_offsets, subject_offsets, role))
 
     def attend(self, features: Features, offsets: Cuts, role: Role = "probe", *, fused: bool = False) -> Attention:
         """Tell the weights of fuse on the same arguments, of one set or more; errors as in Fuser.
@@ -168,7 +182,7 @@ def _as_they_are(features: Tensor, _first: int) -> Tensor:
     return features
 
 
-def normalised(fused: Features) -> Features:
+def _normalised(fused: Features) -> Features:
     """Make templates of fused vectors ([S, blocks, D]): [S, blocks*D], L2-normalised."""
     flat = torch.as_tensor(fused).flatten(1)
     return like(flat / flat.norm(dim=1, keepdim=True), fused)

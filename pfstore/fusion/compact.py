@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from pfstore.errors import ContractError
-from pfstore.fusion.chunked import normalised
+from pfstore.fusion.chunked import Templating
 from pfstore.fusion.fuser import Cuts, Features, Fuser, Role
 from pfstore.fusion.inputs import check_fused
 
 
-class Compact:
+class Compact(Templating):
     """A Fuser that sums the blocks of another, `full`, each as long as that gives it.
 
     It is the same model, of the same name and digest. A set whose blocks cancel has no template either, and raises
@@ -61,16 +61,6 @@ class Compact:
         media_offsets ([M+1]) count features, subject_offsets ([S+1]) count media.
         """
         return summed(self.full.fuse_media(features, media_offsets, subject_offsets, role), "subject")
-
-    def templates(self, features: Features, offsets: Cuts, role: Role = "probe") -> Features:
-        """Give the results of fuse as templates: [S, D] float32, L2-normalised."""
-        return normalised(self.fuse(features, offsets, role))
-
-    def templates_media(
-        self, features: Features, media_offsets: Cuts, subject_offsets: Cuts, role: Role = "gallery"
-    ) -> Features:
-        """Give the results of fuse_media as templates: [S, D] float32, L2-normalised."""
-        return normalised(self.fuse_media(features, media_offsets, subject_offsets, role))
 
     def describe(self) -> dict[str, Any]:
         """Describe the full model, and say that it is compact; JSON-ready."""

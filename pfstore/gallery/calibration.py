@@ -20,7 +20,7 @@ from pfstore.errors import ConfigError, ContractError
 from pfstore.evaluation.comparing import FLOOR
 from pfstore.evaluation.distributions import Distribution
 from pfstore.features import Floats
-from pfstore.gallery import thresholds
+from pfstore.gallery import galleries, thresholds
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Version
 from pfstore.gallery.intervals import Interval, of_comparisons, of_searches
@@ -141,7 +141,7 @@ def estimate(connection: Connection, version: Version) -> list[Threshold]:
 
 
 def _is_outdated(connection: Connection, version: Version, one: Threshold) -> bool:
-    removed_or_added = thresholds.size(connection, version) != one.templates
+    removed_or_added = galleries.size(connection, version) != one.templates
     return removed_or_added or thresholds.written_since(connection, version, one.created_at) > 0
 
 

@@ -13,6 +13,10 @@ MOST_INLINE = 3500
 """Values of half precision that fit a page of the table beside the rest of a row."""
 
 
+SLACK = 0.0012
+"""How far a score may exceed the bound: the rounding of two coarse vectors (2⁻¹⁰), of residuals and of float32."""
+
+
 @dataclass(frozen=True)
 class Coarse:
     """The projections of templates on those whose blocks are all equal.

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
@@ -24,10 +23,7 @@ HNSW_MOST_DIMENSIONS = 4000
 """The most values of a halfvec that pgvector's HNSW index takes."""
 
 # Searches queue up behind what locks a partition, so it must not itself wait long for another transaction.
-_BRIEFLY = "SET LOCAL lock_timeout = '3s'"
-
-INDEX_M = 16
-INDEX_EF = 64
+BRIEFLY = "SET LOCAL lock_timeout = '3s'"
 
 
 @dataclass(frozen=True)
@@ -288,7 +284,7 @@ def drop(connection: Connection, name: str, number: int | None = None) -> int:
         for one in chosen:
             stack.enter_context(locked(connection, one.version_id, one.said, patience=0))
         stack.enter_context(connection.transaction())
-        connection.execute(_BRIEFLY)
+        connection.execute(BRIEFLY)
         for one in chosen:
             connection.execute(sql.SQL("DROP TABLE {}").format(one.partition))
             connection.execute("DELETE FROM pfstore.versions WHERE version_id = %s", (one.version_id,))
@@ -297,71 +293,14 @@ def drop(connection: Connection, name: str, number: int | None = None) -> int:
     return sum(there[one.version_id] for one in chosen)
 
 
+def size(connection: Connection, chosen: Version) -> int:
+    """Count a version's templates; the time is linear in their number."""
+    query = "SELECT count(*) FROM pfstore.templates WHERE version_id = %s"
+    row = connection.execute(query, (chosen.version_id,)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def analyze(connection: Connection, chosen: Version) -> None:
     """Let the planner know what a version holds now."""
     connection.execute(sql.SQL("ANALYZE {}").format(chosen.partition))
-
-
-def build_index(connection: Connection, chosen: Version, *, m: int = INDEX_M, ef_construction: int = INDEX_EF) -> None:
-    """Build an HNSW index on what the first stage of a search reads, instead of the one that is there.
-
-    Searches that stand after it are fast and approximate until `tune` says how approximate. Searches go on meanwhile,
-    writing waits. m: edges of a vertex; ef_construction: the breadth of the search for them; pgvector's parameters.
-    Raises ConflictError where the vectors are longer than pgvector can index.
-    """
-    length = chosen.scanned_values
-    if not chosen.indexable:
-        raise ConflictError(
-            f"vectors of {length} values cannot be indexed: HNSW takes at most {HNSW_MOST_DIMENSIONS}; "
-            "make the gallery compact, or select fewer experts"
-        )
-    name = f"{PARTITION_PREFIX}{chosen.version_id}_hnsw"
-    fresh = f"{name}_new"
-    statement = (
-        "CREATE INDEX {} ON {} USING hnsw (({}::halfvec({})) halfvec_ip_ops) WITH (m = {}, ef_construction = {})"
-    )
-    column, breadth = sql.Identifier(chosen.scanned), max(ef_construction, 2 * m)
-    create = sql.SQL(statement).format(sql.Identifier(fresh), chosen.partition, column, length, m, breadth)
-    for parallel in (True, False):
-        try:
-            with connection.transaction():
-                _allow_memory(connection, chosen, length, m, parallel=parallel)
-                connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(SCHEMA, fresh)))
-                connection.execute(create)
-            break
-        except psycopg.errors.DiskFull:
-            # Workers share the graph in /dev/shm, which in a container may be small.
-            if not parallel:
-                raise
-    with connection.transaction():
-        connection.execute(_BRIEFLY)
-        connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(SCHEMA, name)))
-        connection.execute("DELETE FROM pfstore.tunings WHERE version_id = %s", (chosen.version_id,))
-        rename = sql.SQL("ALTER INDEX {} RENAME TO {}")
-        connection.execute(rename.format(sql.Identifier(SCHEMA, fresh), sql.Identifier(name)))
-
-
-def _allow_memory(connection: Connection, chosen: Version, length: int, m: int, *, parallel: bool) -> None:
-    """Let the graph be built in memory, on all cores: one that does not fit is built many times slower."""
-    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(chosen.partition)).fetchone()
-    assert row is not None
-    # A vertex: its vector, 2·m edges at the bottom and m above, its own fields; and room for the allocator.
-    wanted = int(1.3 * row[0] * (2 * length + 3 * m * 16 + 200)) + 2**26
-    # What memory the server has only its operator has told it.
-    query = """
-        SELECT set_config('maintenance_work_mem', greatest(
-            pg_size_bytes(current_setting('maintenance_work_mem')),
-            least(%s, pg_size_bytes(current_setting('effective_cache_size')) / 2)) / 1024 || 'kB', true)
-    """
-    connection.execute(query, (wanted,))
-    workers = "current_setting('max_parallel_workers')" if parallel else "'0'"
-    connection.execute(f"SELECT set_config('max_parallel_maintenance_workers', {workers}, true)".encode())
-
-
-def drop_index(connection: Connection, chosen: Version) -> None:
-    """Drop a version's HNSW index, where it has one; searches are exhaustive again."""
-    with connection.transaction():
-        connection.execute(_BRIEFLY)
-        for ending in ("", "_new"):
-            index = sql.Identifier(SCHEMA, f"{PARTITION_PREFIX}{chosen.version_id}_hnsw{ending}")
-            connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(index))

@@ -17,14 +17,12 @@ from numpy.typing import NDArray
 
 from pfstore.evaluation.comparing import STEP, pair_blocks
 from pfstore.features import Offsets
+from pfstore.gallery.coarse import SLACK
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Version
 
 SIDE = 1024
 """Templates on each side of a product of matrices, which then stays in the processor's cache."""
-
-SLACK = 0.0012
-"""How far a score may exceed the bound: the rounding of coarse vectors (2^-10), that of residuals, and of float32."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pfstore.features import Floats, Offsets
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Version
 from pfstore.gallery.thresholds import Kind
+from pfstore.parts import hashed_bits
 
 ROWS, COLUMNS = 4096, 2048
 """A block of comparisons: searched templates by references. 310 MB in all at 2,048 values, 260 MB at 512."""
@@ -50,6 +51,13 @@ class References:
         )
         cursor = self.connection.cursor(binary=True).execute(query, (self.version.version_id, list(ids)))
         return np.array([template.to_numpy() for (template,) in cursor], dtype=np.float32)
+
+    def drawn(self, count: int, seed: int, purpose: str) -> Offsets:
+        """Return the places of so many subjects, or of all, rising ([n] int64): as their keys and the seed decide."""
+        if count >= len(self.ids):
+            return np.arange(len(self.ids), dtype=np.int64)
+        ranks = np.array([hashed_bits(one, seed, purpose) for one in self.ids], dtype=np.uint64)
+        return np.sort(np.argsort(ranks, kind="stable")[:count]).astype(np.int64)
 
 
 @dataclass

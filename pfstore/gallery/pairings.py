@@ -13,7 +13,6 @@ from pfstore.evaluation.comparing import Keys
 from pfstore.features import Floats, Offsets
 from pfstore.gallery.non_mated import NOBODY, Best, Counts, NonMated, References
 from pfstore.gallery.thresholds import Kind
-from pfstore.parts import hashed_bits
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,7 @@ class GalleryAgainstGallery(NonMated):
         enrolled = len(references)
         if sample is None or sample >= enrolled:
             return cls(references, np.arange(enrolled, dtype=np.int64), enrolled, seed)
-        ranks = np.array([hashed_bits(one, seed, "calibration") for one in references.ids], dtype=np.uint64)
-        places = np.sort(np.argsort(ranks, kind="stable")[:sample]).astype(np.int64)
+        places = references.drawn(sample, seed, "calibration")
         if whole:
             return cls(references, places, enrolled, seed)
         chosen = References(references.connection, references.version, [references.ids[one] for one in places.tolist()])

@@ -13,7 +13,7 @@ from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 
 from pfstore.errors import NotFoundError
-from pfstore.gallery import thresholds, tunings
+from pfstore.gallery import galleries, indexing, tunings
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Version
 from pfstore.gallery.tunings import Tuning
@@ -54,12 +54,11 @@ def path(connection: Connection, version: Version, *, exact: bool = False) -> Pa
 
     exact: as a search is asked with it.
     """
-    query = "SELECT pfstore.path_of(%(id)s, %(exact)s), to_regclass('pfstore.templates_v' || %(id)s || '_hnsw')::oid"
-    row = connection.execute(query, {"id": version.version_id, "exact": exact}).fetchone()
+    row = connection.execute("SELECT pfstore.path_of(%s, %s)", (version.version_id, exact)).fetchone()
     assert row is not None
-    kind, index = row
+    kind, index = row[0], indexing.oid_of(connection, version)
     tuning = tunings.stored(connection, version) if index else None
-    templates = thresholds.size(connection, version)
+    templates = galleries.size(connection, version)
     if exact:
         why = "asked for with --exact"
     elif index is None:
@@ -125,7 +124,7 @@ def checked(connection: Connection, version: Version) -> str | None:
 
 def judged(version: Version, kind: str, plan: Plan) -> str | None:
     """Return what is wrong with a plan, None where nothing is."""
-    index, scans = f"templates_v{version.version_id}_hnsw", " and ".join(dict.fromkeys(plan.scans)) or "nothing"
+    index, scans = indexing.name_of(version), " and ".join(dict.fromkeys(plan.scans)) or "nothing"
     if kind == "index" and index not in plan.indexes:
         return f"the planner does not use {index}, so searches compare whole templates one by one ({scans})"
     if kind == "exhaustive" and index in plan.indexes:
@@ -159,7 +158,7 @@ def _set(connection: Connection, version: Version, kind: str) -> int:
     assert tuning is not None
     first = max(tuning.candidates, 2 * USUAL)
     settings = {"enable_seqscan": "off", "hnsw.ef_search": str(min(1000, max(tuning.ef_search, first)))}
-    if first > 1000 or tuning.scan_tuples:
+    if first > 1000:
         settings["hnsw.iterative_scan"] = "relaxed_order"
     for name, value in settings.items():
         connection.execute("SELECT set_config(%s, %s, true)", (name, value))

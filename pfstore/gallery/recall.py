@@ -15,7 +15,6 @@ from pfstore.features import Floats, Offsets
 from pfstore.gallery.intervals import Interval, of_searches
 from pfstore.gallery.non_mated import ALLOWANCE, COLUMNS, NOBODY, ROWS, Observer, References
 from pfstore.gallery.pairings import ProbesAgainstGallery
-from pfstore.parts import hashed_bits
 
 TOLERANCE = 2 * ALLOWANCE + STEP
 """How far apart the server's score and ours of the same two templates can be: both are sums of float32."""
@@ -106,8 +105,11 @@ def worn(references: References, sample: int, seed: int, least: float) -> Probes
     of others, which has the gallery's own spectrum, until its score with its subject is one of those spread evenly from
     `least` to BEST_WORN.
     """
-    chosen = _drawn(references, sample, seed, "tuning")
-    pool = references.read(_drawn(references, POOL, seed, "tuning, noise"))
+    chosen, others = (
+        [references.ids[place] for place in references.drawn(count, seed, purpose).tolist()]
+        for count, purpose in ((sample, "tuning"), (POOL, "tuning, noise"))
+    )
+    pool = references.read(others)
     templates = references.read(chosen)
     templates /= np.linalg.norm(templates, axis=1, keepdims=True)
     random = np.random.default_rng(seed)
@@ -122,11 +124,3 @@ def worn(references: References, sample: int, seed: int, least: float) -> Probes
     scores = np.where(lengths > 1e-3, scores, 1.0).astype(np.float32)
     made = scores * templates + np.sqrt(1 - scores**2) * noise / np.maximum(lengths, 1e-3)
     return ProbesAgainstGallery.matched(references, chosen, made)
-
-
-def _drawn(references: References, count: int, seed: int, purpose: str) -> list[str]:
-    """Return so many subjects, or all, rising."""
-    if count >= len(references):
-        return list(references.ids)
-    ranks = np.array([hashed_bits(one, seed, purpose) for one in references.ids], dtype=np.uint64)
-    return [references.ids[place] for place in np.sort(np.argsort(ranks, kind="stable")[:count]).tolist()]

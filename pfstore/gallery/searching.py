@@ -11,6 +11,7 @@ from weakref import WeakSet
 import psycopg
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
+from psycopg.pq import TransactionStatus
 
 from pfstore.errors import ContractError, InputError, NotFoundError, PfstoreError
 from pfstore.features import Floats, Offsets
@@ -31,7 +32,10 @@ _ERRORS: dict[str, type[PfstoreError]] = {"PF404": NotFoundError, "PF409": Contr
 
 @dataclass(frozen=True)
 class Candidate:
-    """One line of a candidate list. score: cosine of the two templates, in [-1, 1], higher is nearer."""
+    """One line of a candidate list.
+
+    score: cosine of the two templates, higher is nearer; in [-1, 1] but for the rounding of templates to halves, 1e-4.
+    """
 
     rank: int
     subject: str
@@ -165,14 +169,8 @@ def how(connection: Connection, version: Version, *, exact: bool = False, among:
 
     Unlike paths.path, which tells why, it takes no longer in a large gallery.
     """
-    row = connection.execute(
-        "SELECT CASE WHEN %(among)s::integer < (SELECT 0.1 * reltuples FROM pg_class WHERE oid = %(table)s::regclass)"
-        " THEN 'exhaustive' ELSE pfstore.path_of(%(id)s, %(exact)s) END",
-        {
-            "id": version.version_id, "exact": exact, "among": among,
-            "table": version.partition.as_string(connection),
-        },
-    ).fetchone()  # fmt: skip
+    query = "SELECT pfstore.path_of(%s, %s, %s)"
+    row = connection.execute(query, (version.version_id, exact, among)).fetchone()
     assert row is not None
     return How(row[0], tunings.stored(connection, version) if row[0] == "index" else None)
 
@@ -182,7 +180,9 @@ def _make_ready(connection: Connection) -> None:
     if connection not in _READY:
         register_vector(connection)
         end_with_client(connection)
-        _READY.add(connection)
+        # In a transaction that is rolled back the setting goes as well.
+        if connection.info.transaction_status == TransactionStatus.IDLE:
+            _READY.add(connection)
 
 
 @contextmanager

@@ -189,8 +189,6 @@ tunings = sa.Table(
     sa.Column("basis", sa.Text, nullable=False),
     sa.Column("ef_search", sa.Integer, nullable=False),
     sa.Column("candidates", sa.Integer, nullable=False),
-    # 0: a search takes one pass of the index.
-    sa.Column("scan_tuples", sa.Integer, nullable=False),
     # The score of a first candidate at which the index is believed; below it the search goes on exhaustively.
     sa.Column("sure", sa.Double),
     sa.Column("answered", sa.Double, nullable=False),

@@ -138,16 +138,12 @@ def kept_by(connection: Connection, version: Version, threshold: float) -> Thres
     return min(kept, key=lambda one: one.target, default=None)
 
 
-def size(connection: Connection, version: Version) -> int:
-    """Count a version's templates; the time is linear in their number."""
-    query = "SELECT count(*) FROM pfstore.templates WHERE version_id = %s"
-    return _number(connection, query, (version.version_id,))
-
-
 def written_since(connection: Connection, version: Version, when: datetime) -> int:
     """Count the templates that were written after this time."""
     query = "SELECT count(*) FROM pfstore.templates WHERE version_id = %s AND fused_at > %s"
-    return _number(connection, query, (version.version_id, when))
+    row = connection.execute(query, (version.version_id, when)).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def needed(target: float) -> int:
@@ -162,9 +158,3 @@ def _not_kept(version: Version, known: Sequence[Threshold], target: float) -> st
         f"{last.comparisons:,}: ask for {last.target:.2g} or more, or `pfstore calibrate {version.gallery} "
         f"--{kind} {target:g}` with more, or give --threshold"
     )
-
-
-def _number(connection: Connection, query: str, parameters: tuple[Any, ...]) -> int:
-    row = connection.execute(query.encode(), parameters).fetchone()
-    assert row is not None
-    return int(row[0])

@@ -21,7 +21,7 @@ from psycopg import sql
 
 from pfstore.errors import ConfigError, ConflictError, ContractError, NotFoundError
 from pfstore.features import Floats
-from pfstore.gallery import searching, thresholds
+from pfstore.gallery import indexing, searching, thresholds
 from pfstore.gallery.calibration import Probes, ids_of, snapshot
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Version
@@ -74,7 +74,7 @@ def tune(
     """
     if not 0 < target <= 1:
         raise ConfigError(f"the target {target:g} is not a share of the searches: give one like {TARGET}")
-    index, now = _index(connection, version), datetime.now(UTC)
+    index, now = indexing.oid_of(connection, version), datetime.now(UTC)
     if index is None:
         raise ConflictError(
             f"{version.said} has no index: its searches are exhaustive and exact; `pfstore gallery index "
@@ -91,31 +91,41 @@ def tune(
         list(searching.search(connection, version, known.templates[:1]))
         exhaustive = _seconds(connection, version, known.templates, SETTINGS[0], exact=True)
         best = _best(connection, version, known, target, exhaustive, lambda part: observer(0.3 + 0.7 * part))
-        low, high = best.recall.interval
-        found = Tuning(
-            path="index" if best.seconds < exhaustive else "exhaustive",
-            target=target,
-            recall=best.recall.all,
-            low=low,
-            high=high,
-            mated_recall=best.recall.mated,
-            probes=len(known.best),
-            basis=_basis(made, known, None if probes else seed),
-            **asdict(best.setting),
-            answered=best.answered,
-            index_seconds=best.seconds,
-            exhaustive_seconds=exhaustive,
-            templates=len(references),
-            created_at=now,
-        )
-        with connection.transaction():
-            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(version.partition))
-            write(connection, version, found)
-            # Under the lock, for which whoever puts another index in the place of this one waits.
-            if _index(connection, version) != index:
-                raise ConflictError(f"the index of {version.said} was built anew or dropped meanwhile: tune again")
+        basis = _basis(made, known, None if probes else seed)
+        found = _tuning(best, target, exhaustive, basis, len(references), now)
+        _keep(connection, version, index, found)
     observer(1.0)
     return found
+
+
+def _tuning(best: _Trial, target: float, exhaustive: float, basis: str, templates: int, created_at: datetime) -> Tuning:
+    low, high = best.recall.interval
+    return Tuning(
+        path="index" if best.seconds < exhaustive else "exhaustive",
+        target=target,
+        recall=best.recall.all,
+        low=low,
+        high=high,
+        mated_recall=best.recall.mated,
+        probes=len(best.recall.hits),
+        basis=basis,
+        **asdict(best.setting),
+        answered=best.answered,
+        index_seconds=best.seconds,
+        exhaustive_seconds=exhaustive,
+        templates=templates,
+        created_at=created_at,
+    )
+
+
+def _keep(connection: Connection, version: Version, index: int, found: Tuning) -> None:
+    """Store a tuning of the index that it was measured with. Raises ConflictError where that is another one now."""
+    with connection.transaction():
+        # Whoever puts another index in the place of this one waits for the lock.
+        connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(version.partition))
+        if indexing.oid_of(connection, version) != index:
+            raise ConflictError(f"the index of {version.said} was built anew or dropped meanwhile: tune again")
+        write(connection, version, found)
 
 
 def _probes(
@@ -205,12 +215,6 @@ def _seconds(connection: Connection, version: Version, templates: Floats, settin
         if times and time.monotonic() - begun > TIMED_SECONDS:
             break
     return statistics.median(times)
-
-
-def _index(connection: Connection, version: Version) -> int | None:
-    query = "SELECT to_regclass('pfstore.templates_v' || %s || '_hnsw')::oid::bigint"
-    row = connection.execute(query, (version.version_id,)).fetchone()
-    return row and row[0]
 
 
 @contextmanager

@@ -20,13 +20,11 @@ from pfstore.gallery.galleries import Version
 class Setting:
     """ef_search: the breadth of a search of the index. candidates: how many it hands on to be compared in full.
 
-    scan_tuples: up to so many templates are visited until there are enough candidates; 0: one pass.
     sure: the best score at which the answer stands; below it the search goes on exhaustively. None: it always stands.
     """
 
     ef_search: int
     candidates: int
-    scan_tuples: int = 0
     sure: float | None = None
 
 
@@ -52,7 +50,6 @@ class Tuning:
     basis: str
     ef_search: int
     candidates: int
-    scan_tuples: int
     sure: float | None
     answered: float
     index_seconds: float
@@ -123,7 +120,6 @@ _UNTUNED = Tuning(
     basis="",
     ef_search=0,
     candidates=0,
-    scan_tuples=0,
     sure=None,
     answered=0,
     index_seconds=0,

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pfstore.errors import ContractError, SourceError
-from pfstore.gallery import galleries, runs
+from pfstore.gallery import galleries, indexing, runs
 from pfstore.gallery.galleries import Contract, Strategy, Version
 from pfstore.gallery.locking import locked
 from pfstore.gallery.runs import Counts
@@ -259,7 +259,7 @@ def _work(
 def _complete(connection: Connection, version: Version, *, promote: bool) -> bool:
     """Make what searching needs of a finished version; promote it if there is none before, and tell whether so."""
     # What prints progress imports this module, and comparing takes a while to load.
-    from pfstore.gallery import calibration, thresholds, tuning
+    from pfstore.gallery import calibration, tuning
 
     there = {one.number: one for one in galleries.versions(connection, version.gallery)}
     if there[version.number].empty:
@@ -271,7 +271,7 @@ def _complete(connection: Connection, version: Version, *, promote: bool) -> boo
         galleries.promote(connection, version.gallery, version.number)
     new = there[version.number]
     is_wanted = promote and new.state == "building" and new.indexable and not new.indexed
-    if is_wanted and thresholds.size(connection, version) >= INDEXED_FROM:
-        galleries.build_index(connection, version)
+    if is_wanted and galleries.size(connection, version) >= INDEXED_FROM:
+        indexing.build(connection, version)
         tuning.tune(connection, version)
     return promoted

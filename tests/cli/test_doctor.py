@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pfstore.gallery import galleries, tuning, tunings
+from pfstore.gallery import galleries, indexing, tuning, tunings
 from pfstore.gallery.database import Database
 from pfstore.gallery.findings import findings
 from pfstore.gallery.health import Health, Index, examine
@@ -26,7 +26,7 @@ def _gallery(database: Database, count: int = 1200) -> None:
     with database.connect() as connection:
         version = hand_made.version_of(connection, hand_made.strangers(count))
         galleries.analyze(connection, version)
-        galleries.build_index(connection, version)
+        indexing.build(connection, version)
 
 
 def _health(database: Database, folder: Path) -> Health:
@@ -109,7 +109,7 @@ def test_an_index_that_is_invalid_and_templates_never_analysed(folder: Path, run
         connection.execute(b"ALTER TABLE pfstore.templates_v%d SET (autovacuum_enabled = off)" % version.version_id)
         more = {f"t{number}": row for number, row in enumerate(hand_made.strangers(1200, seed=1).values())}
         hand_made.add(connection, version, more)
-        galleries.build_index(connection, version)
+        indexing.build(connection, version)
         tune(connection, version)
         connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text LIKE '%_hnsw'")
     said = run("doctor", "--json")

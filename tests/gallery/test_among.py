@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pfstore.errors import InputError
-from pfstore.gallery import among, galleries, searching
+from pfstore.gallery import among, galleries, indexing, searching
 from pfstore.gallery.among import Names
 from pfstore.gallery.database import Connection
 from tests.gallery.hand_made import strangers, version_of
@@ -39,7 +39,7 @@ def test_lists_are_as_long_as_they_can_be(connection: Connection, few: int) -> N
     names = Names(one.subject for one in order[-few:])
     exact = list(searching.search(connection, version, probes, top=20, among=names))
     galleries.analyze(connection, version)
-    galleries.build_index(connection, version)
+    indexing.build(connection, version)
     tune(connection, version)
     indexed = list(searching.search(connection, version, probes, top=20, among=names))
     assert [len(one) for one in indexed] == [len(one) for one in exact] == [min(few, 20)] * 5

@@ -2,7 +2,7 @@ import pytest
 from psycopg.errors import CheckViolation
 
 from pfstore.errors import ConflictError, NotFoundError
-from pfstore.gallery import galleries, models
+from pfstore.gallery import galleries, indexing, models
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Contract, Version
 
@@ -87,9 +87,9 @@ def test_unknown_and_empty(connection: Connection) -> None:
 def test_any_name_is_a_name(connection: Connection, contract: Contract, name: str) -> None:
     _fill(connection, galleries.ensure(connection, name, contract, 1), "a")
     assert galleries.promote(connection, name, 1, force=True).gallery == name
-    galleries.build_index(connection, galleries.version(connection, name))
+    indexing.build(connection, galleries.version(connection, name))
     assert galleries.version(connection, name).indexed
-    galleries.drop_index(connection, galleries.version(connection, name))
+    indexing.drop(connection, galleries.version(connection, name))
     assert not galleries.version(connection, name).indexed
     assert galleries.drop(connection, name) == 1
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pfstore.gallery import galleries, paths, tuning, tunings
+from pfstore.gallery import indexing, paths, tuning, tunings
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Version
 from tests.gallery import hand_made
@@ -31,21 +31,21 @@ def test_without_an_index(connection: Connection) -> None:
 
 
 def test_with_an_index_nobody_tuned(connection: Connection) -> None:
-    galleries.build_index(connection, version := _version(connection, 50))
+    indexing.build(connection, version := _version(connection, 50))
     way = paths.path(connection, version)
     assert (way.kind, way.exact, way.tuning) == ("exhaustive", True, None)
     assert way.why == "the index is not tuned, so nobody knows what it misses: run `pfstore gallery tune staff`"
 
 
 def test_asked_to_be_exact(connection: Connection) -> None:
-    galleries.build_index(connection, version := _version(connection, 50))
+    indexing.build(connection, version := _version(connection, 50))
     _tuned(connection, version)
     asked = paths.path(connection, version, exact=True)
     assert (asked.kind, asked.exact, asked.why) == ("exhaustive", True, "asked for with --exact")
 
 
 def test_tuned_and_outgrown(connection: Connection) -> None:
-    galleries.build_index(connection, version := _version(connection, 100))
+    indexing.build(connection, version := _version(connection, 100))
     _tuned(connection, version)
     way = paths.path(connection, version)
     assert (way.kind, way.exact, way.outgrown) == ("index", False, False)
@@ -59,15 +59,15 @@ def test_tuned_and_outgrown(connection: Connection) -> None:
 
 
 def test_tuned_to_be_exhaustive(connection: Connection) -> None:
-    galleries.build_index(connection, version := _version(connection, 100))
+    indexing.build(connection, version := _version(connection, 100))
     _tuned(connection, version, path="exhaustive", target=0.9)
     assert paths.path(connection, version).why == "tuned: the exhaustive search is as fast"
 
 
 def test_a_tuning_goes_with_its_index(connection: Connection) -> None:
-    galleries.build_index(connection, version := _version(connection, 100))
+    indexing.build(connection, version := _version(connection, 100))
     _tuned(connection, version)
-    galleries.drop_index(connection, version)
+    indexing.drop(connection, version)
     way = paths.path(connection, version)
     assert (way.tuning, way.why) == (None, "no index: all 100 templates are compared")
 
@@ -78,7 +78,7 @@ def test_the_planner_goes_both_ways(connection: Connection, blocks: int) -> None
     kind, plan = paths.planned(connection, version)
     assert (kind, plan.indexes, set(plan.scans)) == ("exhaustive", (), {"Seq Scan"})
     assert paths.checked(connection, version) is None
-    galleries.build_index(connection, version)
+    indexing.build(connection, version)
     _tuned(connection, version)
     kind, plan = paths.planned(connection, version)
     index = f"templates_v{version.version_id}_hnsw"
@@ -90,7 +90,7 @@ def test_the_planner_goes_both_ways(connection: Connection, blocks: int) -> None
 
 
 def test_asking_leaves_no_setting_behind(connection: Connection) -> None:
-    galleries.build_index(connection, version := _version(connection, 50))
+    indexing.build(connection, version := _version(connection, 50))
     names = ("search_path", "enable_seqscan", "jit", "hnsw.ef_search")
     before = [connection.execute("SELECT current_setting(%s, true)", (name,)).fetchone() for name in names]
     paths.planned(connection, version)
@@ -108,7 +108,7 @@ def test_a_parallel_scan_is_told_apart(connection: Connection) -> None:
 
 
 def test_an_index_that_the_planner_may_not_use(connection: Connection) -> None:
-    galleries.build_index(connection, version := _version(connection, 1500))
+    indexing.build(connection, version := _version(connection, 1500))
     _tuned(connection, version)
     connection.execute(
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass",

@@ -4,7 +4,7 @@ import pytest
 from pfstore.errors import ContractError, NotFoundError
 from pfstore.features import Floats, offsets_of
 from pfstore.fusion import load_model, random_model
-from pfstore.gallery import galleries, models, searching
+from pfstore.gallery import galleries, indexing, models, searching
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Version
 from pfstore.jobs.backfill import backfill
@@ -56,7 +56,7 @@ def test_a_threshold_cuts_the_list(connection: Connection, version: Version) -> 
 def test_an_index_serves_and_exact_goes_round_it(connection: Connection, version: Version) -> None:
     probes = _probes(20)
     exact = list(searching.search(connection, version, probes, top=3))
-    galleries.build_index(connection, version)
+    indexing.build(connection, version)
     version = galleries.version(connection, "staff")
     assert list(searching.search(connection, version, probes, top=3, exact=True)) == exact
     indexed = list(searching.search(connection, version, probes, top=3))

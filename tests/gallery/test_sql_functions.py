@@ -8,7 +8,7 @@ import pytest
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 
-from pfstore.gallery import galleries, thresholds
+from pfstore.gallery import galleries, indexing, thresholds
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Contract, Version
 from tests.gallery import hand_made
@@ -134,7 +134,7 @@ def test_a_gallery_without_an_active_version(connection: Connection, version: Ve
 
 
 def test_a_search_reads_only_and_leaves_the_session_as_it_was(connection: Connection, version: Version) -> None:
-    galleries.build_index(connection, version)
+    indexing.build(connection, version)
     connection.execute("SET hnsw.ef_search = 33")
     connection.execute("SET work_mem = '5MB'")
     settings = "SELECT name, setting FROM pg_settings WHERE source = 'session' AND name <> 'transaction_read_only'"

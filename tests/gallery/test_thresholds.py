@@ -127,7 +127,7 @@ def test_a_version_that_was_dropped_meanwhile(connection: Connection, version: V
 
 
 def test_sizes(connection: Connection, version: Version) -> None:
-    assert thresholds.size(connection, version) == 3
+    assert galleries.size(connection, version) == 3
     assert thresholds.written_since(connection, version, datetime.now(UTC) - timedelta(hours=1)) == 3
     assert thresholds.written_since(connection, version, datetime.now(UTC)) == 0
 

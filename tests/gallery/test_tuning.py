@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pfstore.errors import ConfigError, ConflictError, ContractError, NotFoundError
 from pfstore.features import Floats
-from pfstore.gallery import galleries, searching, tuning, tunings
+from pfstore.gallery import galleries, indexing, searching, tuning, tunings
 from pfstore.gallery.calibration import Probes, ids_of
 from pfstore.gallery.database import Connection, Database
 from pfstore.gallery.galleries import Version
@@ -42,7 +42,7 @@ def _easy(count: int = 2000, blocks: int = 4, dimension: int = 16) -> Floats:
 
 def _gallery(connection: Connection, templates: Floats, blocks: int = 1, m: int = 16) -> Version:
     version = hand_made.version_of(connection, {f"s{n:05}": row for n, row in enumerate(templates)}, blocks=blocks)
-    galleries.build_index(connection, version, m=m, ef_construction=2 * m)
+    indexing.build(connection, version, m=m, ef_construction=2 * m)
     return galleries.version(connection, "staff")
 
 
@@ -75,7 +75,7 @@ def test_an_easy_gallery_needs_little(connection: Connection) -> None:
     assert found.mated_recall >= 0.999
     assert found.ef_search <= 80
     assert found.basis.startswith("150 worn templates, seed 0")
-    assert (found.templates, found.probes, found.scan_tuples) == (2000, 150, 0)
+    assert (found.templates, found.probes) == (2000, 150)
     assert found.path == ("index" if found.index_seconds < found.exhaustive_seconds else "exhaustive")
     assert tuning.stored(connection, version) == found
     assert parts == sorted(parts)
@@ -151,7 +151,7 @@ def test_where_the_index_finds_next_to_nothing(connection: Connection) -> None:
     templates = _unit(np.random.default_rng(0).normal(size=(1500, 64)))
     version = _gallery(connection, templates, blocks=4, m=2)
     found = tuning.tune(connection, version, target=1.0, sample=60)
-    assert (found.recall, found.scan_tuples) == (1.0, 0)
+    assert found.recall == 1.0
     assert found.path == ("index" if found.index_seconds < found.exhaustive_seconds else "exhaustive")
     # Of other probes nothing is certain: 60 tell a share to within a few hundredths.
     assert _hits(connection, version, templates, _probes(templates, 40, noise=1.0).templates)[0].mean() >= 0.9
@@ -206,7 +206,7 @@ def test_an_index_built_anew_meanwhile(database: Database, connection: Connectio
         def once(part: float) -> None:
             # Not while the snapshot is open, for which building would wait.
             if 0.3 < part < 1:
-                galleries.build_index(other, version)
+                indexing.build(other, version)
 
         with pytest.raises(ConflictError, match="built anew or dropped meanwhile: tune again"):
             tuning.tune(connection, version, observer=once)

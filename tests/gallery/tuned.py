@@ -15,7 +15,7 @@ def tune(connection: Connection, version: Version, **changes: Any) -> None:
     """Let a version's searches take its index."""
     told: dict[str, Any] = {
         "path": "index", "target": 0.999, "recall": 0.98, "low": 0.997, "high": 1.0, "mated_recall": 0.9995,
-        "probes": 100, "basis": "made up", "ef_search": 100, "candidates": 50, "scan_tuples": 0, "sure": None,
+        "probes": 100, "basis": "made up", "ef_search": 100, "candidates": 50, "sure": None,
         "answered": 1.0, "index_seconds": 1.0, "exhaustive_seconds": 2.0, "templates": 30,
         "created_at": datetime.now(UTC),
     }  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 from pfstore.errors import BusyError, ConflictError, ContractError, SourceError
 from pfstore.features import Floats
 from pfstore.fusion import Fuser, random_model
-from pfstore.gallery import galleries, locking, models, runs, thresholds, tuning
+from pfstore.gallery import galleries, indexing, locking, models, runs, thresholds, tuning
 from pfstore.gallery.database import Connection, Database
 from pfstore.jobs.backfill import Progress, backfill, dry_run
 from pfstore.sources.base import Reason, Reject, Shard
@@ -340,6 +340,17 @@ def test_a_large_new_version_is_indexed_and_tuned(connection: Connection, monkey
         version = galleries.version(connection, name)
         assert version.indexed == (name == "large")
         assert (tuning.stored(connection, version) is not None) == version.indexed
-    galleries.drop_index(connection, version)
+    indexing.drop(connection, version)
     backfill(connection, MemorySource(people(61)), fuser, gallery="large", source_name="memory")
     assert not galleries.version(connection, "large").indexed
+
+
+def test_a_large_new_version_that_no_index_takes_is_searched_without(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pfstore.jobs.backfill.INDEXED_FROM", 2)
+    features = np.random.default_rng(0).normal(size=(3, 1, galleries.HNSW_MOST_DIMENSIONS + 1)).astype(np.float32)
+    source = MemorySource({f"s{number}": {"m": one} for number, one in enumerate(features)})
+    fuser = models.load(connection, models.resolve(connection, "average").digest)
+    assert backfill(connection, source, fuser, gallery="long", source_name="memory").promoted
+    assert not galleries.version(connection, "long").indexed
