@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from bench.search_data import Crowd
+from bench.search_data import BLOCKS, Crowd, people
 from pfstore.evaluation.comparing import STEP
 from pfstore.evaluation.identification import Searches, identification
 from pfstore.evaluation.intervals import Replicates
-from pfstore.features import Floats
+from pfstore.features import FeatureBatch, Floats
+from pfstore.fusion import Fuser
+from pfstore.parts import Parts
+from pfstore.training.data import TrainingData
+from pfstore.training.options import Options
+from pfstore.training.training import train
 
 FPIR = 0.01
+_TRAINED_ON = 1000
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,15 @@ def fused(crowd: Crowd) -> Accuracy:
     """Compare all probes' templates with all of the gallery."""
     probes = np.concatenate([crowd.mated, crowd.non_mated])
     return _accuracy(crowd, np.concatenate([probes @ part.T for _, part in crowd.chunks()], axis=1))
+
+
+def trained(folder: Path) -> Fuser:
+    """Train a network of BLOCKS blocks for a minute, on other people of the same kind."""
+    batch = FeatureBatch.joined(list(people("real-like", _TRAINED_ON, seed=1).batches()))
+    options = Options(
+        experts=BLOCKS, subjects_per_batch=100, strangers=0, epochs=15, most_features=32, parts=Parts(0.9, 0.1, 0.0)
+    )
+    return train(TrainingData(batch), options, folder / "trained.safetensors", extractor="", label="bench").model
 
 
 def unfused(crowd: Crowd) -> Accuracy:

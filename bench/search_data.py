@@ -23,12 +23,31 @@ REAL_LIKE = 75.0
 _CHUNK = 4096
 
 
+def people(name: str, subjects: int, seed: int = 0) -> Population:
+    """Make people up; name: "real-like" or "random".
+
+    With the noise chosen here mated probes of "real-like" score as good photos of real people do: 0.33, 0.44, 0.60 and
+    0.69 are their 1st, 5th, 25th and 50th percentiles.
+    """
+    return Population(
+        subjects=subjects,
+        dimension=DIMENSION,
+        seed=seed,
+        features_per_subject=20,
+        wrong_person_share=0.005,
+        noise=0.2,
+        medium_noise=0.65,
+        drift=0.4,
+        effective_dimension=REAL_LIKE if name == "real-like" else None,
+    )
+
+
 @dataclass(frozen=True)
 class Crowd:
     """A gallery with mated and non-mated probes.
 
-    templates: [N, BLOCKS*D] float16 on disk, of the subjects 0 … N-1. mated: [P, BLOCKS*D] float32, one probe of each
-    of `mates` ([P] int64) in a random order. non_mated: [Q, BLOCKS*D] float32. averages: [P+Q, D] float32, the mean
+    templates: [N, blocks*D] float16 on disk, of the subjects 0 … N-1. mated: [P, blocks*D] float32, one probe of each
+    of `mates` ([P] int64) in a random order. non_mated: [Q, blocks*D] float32. averages: [P+Q, D] float32, the mean
     features of all these probes, mated ones first.
     """
 
@@ -42,25 +61,17 @@ class Crowd:
     averages: Floats
 
     @classmethod
-    def make(cls, name: str, subjects: int, folder: Path, *, mated: int, non_mated: int) -> Crowd:
-        """Fuse a gallery and its probes by a random model, whose blocks are nearly parallel as a trained one's are.
+    def make(
+        cls, name: str, subjects: int, folder: Path, *, mated: int, non_mated: int, fuser: Fuser | None = None
+    ) -> Crowd:
+        """Fuse a gallery, in a file of the folder, and its probes.
 
-        name: "real-like" or "random". With the noise chosen here mated probes of "real-like" score as good photos
-        of real people do: 0.33, 0.44, 0.60 and 0.69 are their 1st, 5th, 25th and 50th percentiles.
+        fuser: else a random model, whose blocks are nearly parallel as a trained one's are.
         """
-        population = Population(
-            subjects=subjects,
-            dimension=DIMENSION,
-            features_per_subject=20,
-            wrong_person_share=0.005,
-            noise=0.2,
-            medium_noise=0.65,
-            drift=0.4,
-            effective_dimension=REAL_LIKE if name == "real-like" else None,
-        )
-        fuser = random_model(DIMENSION, experts=BLOCKS, selected=BLOCKS, seed=0)
+        population = people(name, subjects)
+        fuser = fuser or random_model(DIMENSION, experts=BLOCKS, selected=BLOCKS, seed=0)
         templates = open_memmap(
-            folder / f"{name}.npy", mode="w+", dtype=np.float16, shape=(subjects, BLOCKS * DIMENSION)
+            folder / f"{fuser.digest}.npy", mode="w+", dtype=np.float16, shape=(subjects, fuser.blocks * DIMENSION)
         )
         first = 0
         for batch in population.batches():

@@ -19,7 +19,7 @@ from bench.search_peers import TOP, Contestant
 from pfstore.features import Floats
 from pfstore.gallery import embedded, galleries, indexing, models, schema, searching, tuning
 from pfstore.gallery.calibration import Probes
-from pfstore.gallery.coarse import Coarse
+from pfstore.gallery.coarse import Coarse, is_kept
 from pfstore.gallery.database import Connection, Database
 from pfstore.gallery.galleries import Contract, Version
 
@@ -58,30 +58,32 @@ def server(folder: Path, megabytes: int) -> Iterator[Database]:
     try:
         yield database
     finally:
-        running.stop()
+        running.cleanup()
 
 
-def load(connection: Connection, crowd: Crowd) -> Version:
-    """Write a crowd's templates as an active version."""
+def load(connection: Connection, crowd: Crowd, gallery: str = "crowd") -> Version:
+    """Write a crowd's templates as a gallery's active version."""
     register_vector(connection)
-    model = models.register(connection, crowd.fuser, "bench")
+    blocks = crowd.fuser.blocks
+    model = models.register(connection, crowd.fuser, gallery)
     contract = Contract(crowd.population.extractor, DIMENSION, crowd.fuser.normalisation, model.digest, "set")
-    version = galleries.ensure(connection, crowd.name, contract, BLOCKS)
+    version = galleries.ensure(connection, gallery, contract, blocks)
     copying = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(version.partition, sql.SQL(_COLUMNS))
     now = datetime.now(UTC)
     with connection.cursor().copy(copying) as copy:
         copy.set_types(_TYPES)
         for first, part in crowd.chunks():
-            made = Coarse.of(part, BLOCKS)
-            rows = zip(part, made.vectors, made.residuals.tolist(), strict=True)
-            for number, (template, coarse, residual) in enumerate(rows, first):
+            made = Coarse.of(part, blocks)
+            coarse = map(HalfVector, made.vectors) if is_kept(blocks, DIMENSION) else [None] * len(part)
+            rows = zip(part, coarse, made.residuals.tolist(), strict=True)
+            for number, (template, vector, residual) in enumerate(rows, first):
                 copy.write_row(
                     (
                         version.version_id,
                         crowd.population.name(number),
                         HalfVector(template),
-                        HalfVector(coarse),
-                        residual,
+                        vector,
+                        None if vector is None else residual,
                         1,
                         1,
                         b"",
@@ -90,7 +92,7 @@ def load(connection: Connection, crowd: Crowd) -> Version:
                     )
                 )
     connection.execute(sql.SQL("VACUUM ANALYZE {}").format(version.partition))
-    return galleries.promote(connection, crowd.name, version.number, force=True)
+    return galleries.promote(connection, gallery, version.number, force=True)
 
 
 def load_naive(connection: Connection, version: Version) -> None:

@@ -38,6 +38,17 @@ class FeatureBatch:
         none = np.zeros(1, dtype=np.int64)
         return cls(np.empty((0, dimension), dtype=np.float32), none, none, [], [])
 
+    @classmethod
+    def joined(cls, batches: Sequence[FeatureBatch]) -> FeatureBatch:
+        """One batch of all subjects of some batches, at least one, of one dimension and without a common subject."""
+        return cls(
+            np.concatenate([one.features for one in batches]),
+            offsets_of(np.concatenate([np.diff(one.media_offsets) for one in batches])),
+            offsets_of(np.concatenate([np.diff(one.subject_offsets) for one in batches])),
+            [subject for one in batches for subject in one.subject_ids],
+            [medium for one in batches for medium in one.media_ids],
+        )
+
     @property
     def dimension(self) -> int:
         """D, the number of values in one feature."""

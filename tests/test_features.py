@@ -1,6 +1,6 @@
 import numpy as np
 
-from pfstore.features import offsets_of
+from pfstore.features import FeatureBatch, offsets_of
 from tests.memory import batch_of, people
 
 
@@ -20,6 +20,15 @@ def test_selecting_none() -> None:
     none = batch_of(people(3)).select(np.zeros(3, dtype=bool))
     assert none.features.shape == (0, 8)
     assert none.set_offsets.tolist() == [0]
+
+
+def test_joining_undoes_a_parting() -> None:
+    whole = batch_of(people(6))
+    parts = [whole.take(np.array(numbers, dtype=np.int64)) for numbers in ([0, 1], [2], [3, 4, 5])]
+    joined = FeatureBatch.joined([FeatureBatch.empty(whole.dimension), *parts])
+    np.testing.assert_array_equal(joined.features, whole.features)
+    assert joined.fingerprints() == whole.fingerprints()
+    assert (list(joined.subject_ids), list(joined.media_ids)) == (list(whole.subject_ids), list(whole.media_ids))
 
 
 def test_a_fingerprint_is_of_what_is_fused() -> None:

@@ -115,7 +115,7 @@ def _template(found: ExplainedTemplate) -> str:
         since = f"{found.stored.fused_at.astimezone():%Y-%m-%d %H:%M}"
         return (
             f"the source has changed since {since}, cosine {found.cosine:.4f} to the stored one; "
-            f"`pfstore backfill {found.version.gallery}` fuses it again"
+            f"{found.version.backfill} fuses it again"
         )
     if found.same:
         return f"as stored, cosine {found.cosine:.4f}"

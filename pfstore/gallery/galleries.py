@@ -75,6 +75,11 @@ class Version:
         return f"version {self.number} of gallery {self.gallery!r}"
 
     @property
+    def backfill(self) -> str:
+        """The command that goes on filling it, for messages."""
+        return f"`pfstore backfill {self.gallery}{' --compact' if self.compact else ''}`"
+
+    @property
     def template_dimension(self) -> int:
         """Values in one template."""
         return self.blocks * self.dimension
@@ -166,9 +171,10 @@ def version(connection: Connection, name: str, number: int | None = None) -> Ver
         there = ", ".join(str(one.number) for one in all_versions) or "none"
         raise NotFoundError(f"gallery {name!r} has no version {number} (there: {there})")
     if not found:
-        building = any(one.state == "building" for one in all_versions)
+        building = [one for one in all_versions if one.state == "building"]
         state = "its first version is still being built" if building else "it is empty"
-        raise NotFoundError(f"gallery {name!r} cannot be searched yet: {state}; run `pfstore backfill {name}`")
+        command = building[0].backfill if building else f"`pfstore backfill {name}`"
+        raise NotFoundError(f"gallery {name!r} cannot be searched yet: {state}; run {command}")
     if found[0].empty:
         raise NotFoundError(f"gallery {name!r} is empty: version {found[0].number} holds no template")
     return found[0]
@@ -235,7 +241,7 @@ def promote(connection: Connection, name: str, number: int, *, force: bool = Fal
     chosen = version(connection, name, number)
     if not (force or _is_complete(connection, chosen)):
         raise ConflictError(
-            f"{chosen.said} is not complete, so searches would miss people: run `pfstore backfill {name}` to its end, "
+            f"{chosen.said} is not complete, so searches would miss people: run {chosen.backfill} to its end, "
             "or promote with --force"
         )
     with connection.transaction():

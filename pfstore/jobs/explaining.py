@@ -206,7 +206,7 @@ def _told(fuser: Fuser, version: Version, subject: str, batch: FeatureBatch) -> 
         of = f"medium {batch.media_ids[error.numbers[0]]!r}" if error.of == "medium" else "the subject"
         raise NotFoundError(
             f"subject {subject!r} has no template any more: the features of {of} cancel to zero, or are too large; "
-            f"the next `pfstore backfill {version.gallery}` rejects them"
+            f"the next {version.backfill} rejects them"
         ) from error
 
 
@@ -219,7 +219,7 @@ def _why_not(
     near: Sequence[str],
 ) -> str:
     """Say why there is nothing to explain. near: subjects of the version with names like this one."""
-    again = f"`pfstore backfill {version.gallery}`"
+    again = version.backfill
     if found is not None and not found.rows:
         counts = Counter(str(one.reason) for one in found.batch.rejects)
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())

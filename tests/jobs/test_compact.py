@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pfstore.errors import ContractError, SourceError
+from pfstore.errors import ConflictError, ContractError, NotFoundError, SourceError
 from pfstore.features import Floats
 from pfstore.fusion import Fuser, compacted, load_model, random_model
 from pfstore.gallery import galleries, models, runs, searching, thresholds
@@ -116,6 +116,14 @@ def test_it_is_built_beside_the_full_version(connection: Connection, fuser: Fuse
     again = _filled(connection, fuser)
     assert (again.version, again.counts.unchanged) == (1, 40)
     assert not galleries.rollback(connection, "staff").compact
+
+
+def test_messages_name_the_command_that_goes_on_with_it(connection: Connection, fuser: Fuser) -> None:
+    backfill(connection, MemorySource(SUBJECTS), fuser, gallery="staff", source_name="memory", compact=True, limit=5)
+    with pytest.raises(NotFoundError, match="run `pfstore backfill staff --compact`$"):
+        galleries.version(connection, "staff")
+    with pytest.raises(ConflictError, match="run `pfstore backfill staff --compact` to its end"):
+        galleries.promote(connection, "staff", 1)
 
 
 def test_the_form_is_in_the_contract_whoever_gives_it(connection: Connection, fuser: Fuser) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from pfstore.errors import InputError
 from pfstore.evaluation.protocols.survey import BATCH_FEATURES
-from pfstore.features import FeatureBatch, Offsets, offsets_of
+from pfstore.features import FeatureBatch, Offsets, within
 from pfstore.sources.base import FeatureSource, Reject, SourceBatch
 
 
@@ -75,19 +75,14 @@ class _Kept:
             self.firsts.setdefault(str(one.reason), one)
 
     def held(self, has_media: bool) -> Held:
-        features = np.concatenate([np.empty((0, self.dimension), np.float32), *(one.features for one in self.batches)])
-        media = np.concatenate([np.empty(0, np.int64), *(np.diff(one.media_offsets) for one in self.batches)])
-        subjects = np.concatenate([np.empty(0, np.int64), *(np.diff(one.subject_offsets) for one in self.batches)])
-        names = [name for one in self.batches for name in one.media_ids]
+        batch = FeatureBatch.joined([FeatureBatch.empty(self.dimension), *self.batches])
         if not has_media:
-            subjects = np.diff(offsets_of(media)[offsets_of(subjects)])
-            media = np.ones(len(features), dtype=np.int64)
-            names = [str(number) for count in subjects.tolist() for number in range(count)]
-        batch = FeatureBatch(
-            features,
-            offsets_of(media),
-            offsets_of(subjects),
-            [subject for one in self.batches for subject in one.subject_ids],
-            names,
-        )
+            counts = np.diff(batch.set_offsets)
+            each = np.arange(len(batch.features) + 1, dtype=np.int64)
+            batch = replace(
+                batch,
+                media_offsets=each,
+                subject_offsets=batch.set_offsets,
+                media_ids=[str(number) for number in within(counts).tolist()],
+            )
         return Held(batch, self.read, self.rejected, self.firsts, self.excluded)
