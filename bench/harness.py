@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -61,12 +62,13 @@ def medians(contestants: Mapping[str, Callable[[], object]], rounds: int = 3) ->
 
 def show(results: list[Result]) -> None:
     """Print a table for each benchmark."""
-    console = Console()
+    # A file or a pipe has no width of its own; no figure is cut off on a narrow terminal.
+    console = Console(width=None if sys.stdout.isatty() else 200)
     for result in results:
         title = result.name if result.work == 1 else f"{result.name} ({result.work:,.0f} {result.unit})"
         table = Table(title=title, title_justify="left", box=None)
         for column in ("", "seconds", f"{result.unit}/s", f"times {result.yardstick}", *result.columns):
-            table.add_column(column, justify="right" if column else "left")
+            table.add_column(column, justify="right" if column else "left", overflow="fold")
         for name, seconds in result.seconds.items():
             rate = result.work / seconds
             more = [f"{values[name]:.4g}" if name in values else "" for values in result.columns.values()]
