@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bench.filling import fill
 from bench.harness import Result, medians
-from pfstore.features import Floats, TemplateBatch
+from pfstore.features import Floats
 from pfstore.gallery import galleries, models, schema
 from pfstore.gallery.coarse import Coarse
 from pfstore.gallery.database import Connection, Database
 from pfstore.gallery.galleries import Contract, Version
-from pfstore.gallery.runs import Counts
-from pfstore.gallery.writing import staging
 from pfstore.jobs.dedupe import dedupe
 
 BLOCKS, DIMENSION = 4, 512
@@ -66,14 +65,8 @@ def _gallery(connection: Connection, templates: Floats) -> Version:
     model = models.resolve(connection, "average")
     contract = Contract("synthetic", DIMENSION, model.normalisation, model.digest, "set")
     version = galleries.ensure(connection, "g", contract, BLOCKS)
-    with staging(connection, version, 1) as writer:
-        for first in range(0, len(templates), WRITTEN):
-            part = templates[first : first + WRITTEN]
-            ones = np.ones(len(part), dtype=np.int64)
-            ids = [f"s{number:07}" for number in range(first, first + len(part))]
-            writer.add(TemplateBatch(ids, part, ones, ones, [b""] * len(part)))
-            writer.commit(0, Counts())
-    galleries.analyze(connection, version)
+    chunks = ((first, templates[first : first + WRITTEN]) for first in range(0, len(templates), WRITTEN))
+    fill(connection, version, chunks, "s{:07}".format)
     return version
 
 

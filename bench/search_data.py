@@ -11,9 +11,13 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from pfstore.features import Floats, Offsets
+from pfstore.features import FeatureBatch, Floats, Offsets
 from pfstore.fusion import Fuser, random_model
+from pfstore.parts import Parts
 from pfstore.synthetic import Population, known_probes
+from pfstore.training.data import TrainingData
+from pfstore.training.options import Options
+from pfstore.training.training import train
 
 DIMENSION, BLOCKS = 512, 4
 
@@ -21,6 +25,7 @@ REAL_LIKE = 75.0
 """The effective dimension of a public extractor's class means."""
 
 _CHUNK = 4096
+_TRAINED_ON = 1000
 
 
 def people(name: str, subjects: int, seed: int = 0) -> Population:
@@ -40,6 +45,15 @@ def people(name: str, subjects: int, seed: int = 0) -> Population:
         drift=0.4,
         effective_dimension=REAL_LIKE if name == "real-like" else None,
     )
+
+
+def trained(folder: Path) -> Fuser:
+    """Train a network of BLOCKS blocks for a minute, on other people of the same kind."""
+    batch = FeatureBatch.joined(list(people("real-like", _TRAINED_ON, seed=1).batches()))
+    options = Options(
+        experts=BLOCKS, subjects_per_batch=100, strangers=0, epochs=15, most_features=32, parts=Parts(0.9, 0.1, 0.0)
+    )
+    return train(TrainingData(batch), options, folder / "trained.safetensors", extractor="", label="bench").model
 
 
 @dataclass(frozen=True)
@@ -81,10 +95,9 @@ class Crowd:
         mated = min(mated, subjects)
         sets = known_probes(population, mated, non_mated, frames=5.0).sets
         probes = fuser.templates(sets.features, sets.offsets, role="probe")
-        units = sets.features / np.linalg.norm(sets.features, axis=1, keepdims=True)
         order = np.random.default_rng(0).permutation(mated)
         whole = np.concatenate([order, np.arange(mated, mated + non_mated)])
-        averages = _units(np.add.reduceat(units, sets.offsets[:-1]))[whole]
+        averages = units(np.add.reduceat(units(sets.features), sets.offsets[:-1]))[whole]
         mates = np.arange(mated)[order] * subjects // mated
         return cls(name, population, fuser, templates, mates, probes[order], probes[mated:], averages)
 
@@ -110,6 +123,7 @@ class Crowd:
         return found
 
 
-def _units(rows: Floats) -> Floats:
-    units: Floats = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return units
+def units(rows: Floats) -> Floats:
+    """Bring rows to length 1."""
+    made: Floats = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return made

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 from psycopg import sql
 
-from bench.search_data import BLOCKS, DIMENSION, Crowd
+from bench.filling import fill
+from bench.search_data import BLOCKS, DIMENSION, Crowd, units
 from bench.search_peers import TOP, Contestant
 from pfstore.features import Floats
 from pfstore.gallery import embedded, galleries, indexing, models, schema, searching, tuning
 from pfstore.gallery.calibration import Probes
-from pfstore.gallery.coarse import Coarse, is_kept
 from pfstore.gallery.database import Connection, Database
 from pfstore.gallery.galleries import Contract, Version
 
@@ -35,9 +34,6 @@ UNFUSED = (
     "SELECT subject_id, max(-(feature <#> %(probe)s)) AS score FROM unfused GROUP BY subject_id"
     f" ORDER BY score DESC LIMIT {TOP}"
 )
-
-_COLUMNS = "version_id, subject_id, template, coarse, residual, features, media, fingerprint, run_id, fused_at"
-_TYPES = ["int4", "text", "halfvec", "halfvec", "float4", "int4", "int4", "bytea", "int8", "timestamptz"]
 
 
 @contextmanager
@@ -63,35 +59,10 @@ def server(folder: Path, megabytes: int) -> Iterator[Database]:
 
 def load(connection: Connection, crowd: Crowd, gallery: str = "crowd") -> Version:
     """Write a crowd's templates as a gallery's active version."""
-    register_vector(connection)
-    blocks = crowd.fuser.blocks
     model = models.register(connection, crowd.fuser, gallery)
     contract = Contract(crowd.population.extractor, DIMENSION, crowd.fuser.normalisation, model.digest, "set")
-    version = galleries.ensure(connection, gallery, contract, blocks)
-    copying = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(version.partition, sql.SQL(_COLUMNS))
-    now = datetime.now(UTC)
-    with connection.cursor().copy(copying) as copy:
-        copy.set_types(_TYPES)
-        for first, part in crowd.chunks():
-            made = Coarse.of(part, blocks)
-            coarse = map(HalfVector, made.vectors) if is_kept(blocks, DIMENSION) else [None] * len(part)
-            rows = zip(part, coarse, made.residuals.tolist(), strict=True)
-            for number, (template, vector, residual) in enumerate(rows, first):
-                copy.write_row(
-                    (
-                        version.version_id,
-                        crowd.population.name(number),
-                        HalfVector(template),
-                        vector,
-                        None if vector is None else residual,
-                        1,
-                        1,
-                        b"",
-                        1,
-                        now,
-                    )
-                )
-    connection.execute(sql.SQL("VACUUM ANALYZE {}").format(version.partition))
+    version = galleries.ensure(connection, gallery, contract, crowd.fuser.blocks)
+    fill(connection, version, crowd.chunks(), crowd.population.name)
     return galleries.promote(connection, gallery, version.number, force=True)
 
 
@@ -118,9 +89,8 @@ def load_unfused(connection: Connection, crowd: Crowd) -> None:
     with connection.cursor().copy("COPY unfused FROM STDIN (FORMAT binary)") as copy:
         copy.set_types(["text", "halfvec"])
         for batch in crowd.population.batches():
-            units = batch.features / np.linalg.norm(batch.features, axis=1, keepdims=True)
             owners = np.repeat(np.arange(len(batch.subject_ids)), np.diff(batch.set_offsets))
-            for owner, unit in zip(owners.tolist(), units, strict=True):
+            for owner, unit in zip(owners.tolist(), units(batch.features), strict=True):
                 copy.write_row((batch.subject_ids[owner], HalfVector(unit)))
     connection.execute("VACUUM ANALYZE unfused")
 
@@ -153,6 +123,12 @@ def asking(connection: Connection, version: Version, *, exact: bool = False) -> 
     return find
 
 
+def exhaustive(connection: Connection, version: Version, name: str) -> Contestant:
+    """Return pfstore's exact search under a name."""
+    size = megabytes(connection, version.partition.as_string(connection))
+    return Contestant(name, asking(connection, version, exact=True), size)
+
+
 def naive_hnsw(connection: Connection, crowd: Crowd, m: int, ef_construction: int) -> Contestant:
     """Index the whole templates of the naive table; its planner is told to use that index."""
     with connection.transaction():
@@ -182,7 +158,7 @@ def pfstore_tuned(
     indexing.build(connection, version, m=m, ef_construction=ef_construction)
     seconds = time.perf_counter() - started
     tuned = tuning.tune(connection, version, target=target, probes=probes)
-    size = megabytes(connection, f"pfstore.templates_v{version.version_id}")
+    size = megabytes(connection, version.partition.as_string(connection))
     breadth = tuned.ef_search if tuned.path == "index" else 0
     return Contestant("pfstore, tuned", asking(connection, version), size, seconds, breadth=breadth)
 

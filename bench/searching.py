@@ -23,12 +23,13 @@ import numpy as np
 
 from bench import search_accuracy
 from bench.harness import Result
-from bench.search_data import Crowd
+from bench.search_data import Crowd, trained
 from bench.search_peers import GRID, Contestant, peers
 from bench.search_server import (
     NAIVE,
     UNFUSED,
     asking,
+    exhaustive,
     load,
     load_naive,
     load_unfused,
@@ -89,10 +90,9 @@ def _contestants(database: Database, crowd: Crowd, folder: Path, stack: ExitStac
     first, second, third = (stack.enter_context(database.connect()) for _ in range(3))
     version = load(first, crowd)
     load_naive(first, version)
-    partition = f"pfstore.templates_v{version.version_id}"
     made = [
         Contestant("naive SELECT", scanning(second, NAIVE), megabytes(first, "naive")),
-        Contestant("pfstore, exact", asking(first, version, exact=True), megabytes(first, partition)),
+        exhaustive(first, version, "pfstore, exact"),
     ]
     half = len(crowd.mates) // 2
     ids = [crowd.population.name(mate) for mate in crowd.mates[:half].tolist()]
@@ -133,11 +133,11 @@ class _Taken:
     found: list[int] = field(default_factory=list)
 
 
-def _timed(contestants: list[Contestant], probes: Floats, seconds: float) -> dict[str, _Taken]:
-    """Search for all probes, in turns; who has used up its time stops. Some first searches warm up."""
-    taken = {one.name: _Taken() for one in contestants}
-    for first in range(-TURN, len(probes), TURN):
-        for one in contestants:
+def _timed(contestants: list[tuple[Contestant, Floats]], seconds: float) -> dict[str, _Taken]:
+    """Let each search for its probes, in turns; who has used up its time stops. Some first searches warm up."""
+    taken = {one.name: _Taken() for one, _ in contestants}
+    for first in range(-TURN, max(len(probes) for _, probes in contestants), TURN):
+        for one, probes in contestants:
             mine = taken[one.name]
             if sum(mine.seconds) > seconds:
                 continue
@@ -152,8 +152,8 @@ def _timed(contestants: list[Contestant], probes: Floats, seconds: float) -> dic
 
 def _compared(crowd: Crowd, contestants: list[Contestant], seconds: float) -> Result:
     half = slice(len(crowd.mates) // 2, None)
-    taken = _timed(contestants, crowd.mated[half], seconds)
-    others = _timed(contestants, crowd.non_mated, seconds / 4)
+    taken = _timed([(one, crowd.mated[half]) for one in contestants], seconds)
+    others = _timed([(one, crowd.non_mated) for one in contestants], seconds / 4)
     columns = {
         "non-mated ms": {name: 1000 * float(np.median(one.seconds)) for name, one in others.items()},
         "p95 ms": {name: 1000 * float(np.quantile(one.seconds, 0.95)) for name, one in taken.items()},
@@ -223,23 +223,24 @@ def _fused_or_not(database: Database, crowd: Crowd, folder: Path, seconds: float
     with database.connect() as connection:
         load_unfused(connection, crowd)
         every = Contestant("every feature", selecting(connection, UNFUSED), megabytes(connection, "unfused"))
+        contestants = [(every, crowd.averages[: len(crowd.mates)][half])]
         accuracies = {every.name: search_accuracy.unfused(crowd)}
-        sizes = {every.name: every.megabytes}
-        taken = _timed([every], crowd.averages[: len(crowd.mates)][half], seconds)
-        for fuser in (load_model("average"), search_accuracy.trained(folder)):
+        for fuser in (load_model("average"), trained(folder)):
             fused = Crowd.make(
                 crowd.name, len(crowd), folder, mated=len(crowd.mates), non_mated=len(crowd.non_mated), fuser=fuser
             )
             version = load(connection, fused, fuser.name)
-            size = megabytes(connection, f"pfstore.templates_v{version.version_id}")
-            one = Contestant(fuser.name, asking(connection, version, exact=True), size)
-            taken |= _timed([one], fused.mated[half], seconds)
-            accuracies[one.name], sizes[one.name] = search_accuracy.fused(fused), size
+            contestants.append((exhaustive(connection, version, fuser.name), fused.mated[half]))
+            accuracies[fuser.name] = search_accuracy.fused(fused)
+        taken = _timed(contestants, seconds)
     columns = {
         "p95 ms": {name: 1000 * float(np.quantile(one.seconds, 0.95)) for name, one in taken.items()},
         "rank 1": {name: one.rank_1 for name, one in accuracies.items()},
-        f"FNIR at FPIR {search_accuracy.FPIR}": {name: one.fnir for name, one in accuracies.items()},
-        "MB": sizes,
+        **{
+            f"FNIR at FPIR {target}": {name: one.fnirs[place] for name, one in accuracies.items()}
+            for place, target in enumerate(search_accuracy.FPIRS)
+        },
+        "MB": {one.name: one.megabytes for one, _ in contestants},
     }
     medians = {name: float(np.median(one.seconds)) for name, one in taken.items()}
     return Result(f"one template or all features of {len(crowd):,} people", "searches", 1, medians, every.name, columns)

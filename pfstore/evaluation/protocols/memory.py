@@ -77,12 +77,11 @@ class _Kept:
     def held(self, has_media: bool) -> Held:
         batch = FeatureBatch.joined([FeatureBatch.empty(self.dimension), *self.batches])
         if not has_media:
-            counts = np.diff(batch.set_offsets)
-            each = np.arange(len(batch.features) + 1, dtype=np.int64)
+            offsets = batch.set_offsets
             batch = replace(
                 batch,
-                media_offsets=each,
-                subject_offsets=batch.set_offsets,
-                media_ids=[str(number) for number in within(counts).tolist()],
+                media_offsets=np.arange(len(batch.features) + 1, dtype=np.int64),
+                subject_offsets=offsets,
+                media_ids=[str(number) for number in within(np.diff(offsets)).tolist()],
             )
         return Held(batch, self.read, self.rejected, self.firsts, self.excluded)
