@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from pfstore.errors import CancelledSetsError, InputError, ModelError
 from pfstore.features import Offsets
 from pfstore.fusion.attention import Attention
+from pfstore.fusion.feeding import fed
 from pfstore.fusion.fuser import Cuts, Features, Role
 from pfstore.fusion.inputs import (
     ZERO_FEATURE,
@@ -27,6 +29,8 @@ from pfstore.fusion.ragged import runs
 
 # Values of features that are worked on at a time (64 MiB of float32), to bound all that is derived from them.
 CHUNK_VALUES = 2**24
+# The same on a GPU, which takes as long to start the work on a smaller chunk as to do it.
+GPU_CHUNK_VALUES = 2**27
 # A set's contexts and templates take about as much memory as this many features.
 SET_SURCHARGE = 16
 
@@ -96,12 +100,16 @@ class ChunkedFuser(Templating):
         """Where the model computes; None for where the features are."""
         return None
 
+    @property
+    def _on_gpu(self) -> bool:
+        return self._device is not None and self._device.type == "cuda"
+
     def fuse(self, features: Features, offsets: Cuts, role: Role = "probe") -> Features:
         """Fuse each set at once: [S, blocks, D] float32, by rank, not normalised. Errors as in Fuser."""
         check_role(role)
         values = as_tensor(features, self.dimension)
         cuts = as_offsets(offsets, len(values), "set", "features")
-        return like(self._stage(values, cuts, role, self._prepare, "set", 0), features)
+        return like(self._stage(values, cuts, role, self._prepare, "set", 0, values.device), features)
 
     def fuse_media(
         self, features: Features, media_offsets: Cuts, subject_offsets: Cuts, role: Role = "gallery"
@@ -114,7 +122,7 @@ class ChunkedFuser(Templating):
         values = as_tensor(features, self.dimension)
         media = as_offsets(media_offsets, len(values), "medium", "features")
         subjects = as_offsets(subject_offsets, len(media) - 1, "subject", "media")
-        fused = self._empty(values, len(subjects) - 1)
+        fused = self._empty(values, len(subjects) - 1, values.device)
         for first, last in self._chunks(media[subjects], values.shape[1]):
             chunk = subjects[first : last + 1]
             fused[first:last] = self._subjects(values, media, chunk, role, first)
@@ -147,35 +155,47 @@ class ChunkedFuser(Templating):
     def _subjects(self, values: Tensor, media: Offsets, subjects: Offsets, role: Role, first: int) -> Tensor:
         """[n, blocks, D] for the subjects from number first on, whose offsets these are."""
         begin, end = int(subjects[0]), int(subjects[-1])
-        vectors = self._stage(values, media[begin : end + 1], role, self._prepare, "medium", begin)
+        # The second stage goes on where the first computed: what it takes may be more than the features.
+        here = values.device if self._device is None else self._device
+        vectors = self._stage(values, media[begin : end + 1], role, self._prepare, "medium", begin, here)
         cancelled = (vectors.norm(dim=2) < ZERO_FEATURE).any(dim=1)
         if cancelled.any():
             numbers = (cancelled.nonzero()[:, 0] + begin).tolist()
             raise CancelledSetsError(f"the features of medium {numbers[0]} cancel to zero", "medium", numbers)
         cuts = (subjects - begin) * self.blocks
-        return self._stage(vectors.flatten(0, 1), cuts, role, _as_they_are, "subject", first)
+        return self._stage(vectors.flatten(0, 1), cuts, role, _as_they_are, "subject", first, values.device)
 
-    def _stage(self, values: Tensor, offsets: Offsets, role: Role, prepare: Prepare, of: str, number: int) -> Tensor:
-        """[S, blocks, D] of the sets at these offsets into the values; errors count them from this number."""
-        fused = self._empty(values, len(offsets) - 1)
-        for first, last in self._chunks(offsets, values.shape[1]):
-            cuts = offsets[first : last + 1]
-            rows = values[int(cuts[0]) : int(cuts[-1])].to(self._device, torch.float32).contiguous()
-            with torch.inference_mode():
-                pooled, reach = self._pool(prepare(rows, int(cuts[0])), cuts - cuts[0], role)
+    def _stage(
+        self, values: Tensor, offsets: Offsets, role: Role, prepare: Prepare, of: str, number: int, to: torch.device
+    ) -> Tensor:
+        """[S, blocks, D] on the device `to`, of the sets at these offsets into the values.
+
+        Errors count the sets from this number.
+        """
+        fused = self._empty(values, len(offsets) - 1, to)
+        chunks = list(self._chunks(offsets, values.shape[1]))
+        bounds = [(int(offsets[first]), int(offsets[last])) for first, last in chunks]
+        with torch.inference_mode(), closing(fed(values, bounds, self._device)) as coming:
+            for (first, last), rows in zip(chunks, coming, strict=True):
+                cuts = offsets[first : last + 1] - offsets[first]
+                pooled, reach = self._pool(prepare(rows, int(offsets[first])), cuts, role)
                 check_fused(pooled.flatten(1).norm(dim=1), reach, of, number + first)
-            fused[first:last] = pooled
+                fused[first:last].copy_(pooled, non_blocking=True)
+        if self._on_gpu:
+            torch.cuda.synchronize(self._device)
         return fused
 
     def _prepare(self, features: Tensor, first: int) -> Tensor:
         check_features(features, first)
         return self._normalisation.apply(features)
 
-    def _empty(self, values: Tensor, sets: int) -> Tensor:
-        return torch.empty((sets, self.blocks, values.shape[1]), device=values.device)
+    def _empty(self, values: Tensor, sets: int, device: torch.device) -> Tensor:
+        # Copies from a GPU into memory that is not pinned are an order of magnitude slower.
+        pinned = self._on_gpu and device.type == "cpu"
+        return torch.empty((sets, self.blocks, values.shape[1]), device=device, pin_memory=pinned)
 
     def _chunks(self, offsets: Offsets, dimension: int) -> Iterator[tuple[int, int]]:
-        return runs(offsets, CHUNK_VALUES // dimension, SET_SURCHARGE)
+        return runs(offsets, (GPU_CHUNK_VALUES if self._on_gpu else CHUNK_VALUES) // dimension, SET_SURCHARGE)
 
 
 def _as_they_are(features: Tensor, _first: int) -> Tensor:

@@ -22,7 +22,7 @@ with without_notice("The given NumPy array is not writable"):
 
 
 def as_tensor(features: Features, dimension: int | None) -> Tensor:
-    """[N, D] features as a tensor where they are, without a copy if they are float32 and contiguous.
+    """[N, D] features as a tensor where they are, without a copy if they are float32 or float16, and contiguous.
 
     Raises InputError for what is no matrix of floating-point numbers, ContractError for another dimension.
     """
@@ -36,7 +36,8 @@ def as_tensor(features: Features, dimension: int | None) -> Tensor:
         )
     if isinstance(array, Tensor):
         return array.detach()
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    dtype = array.dtype if array.dtype == np.float16 else np.float32
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=dtype))
 
 
 def like(result: Tensor, features: Features) -> Features:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from pfstore.features import Offsets
 from pfstore.fusion.attention import Attention
 from pfstore.fusion.fuser import Role
-from pfstore.fusion.products import weighted_sums
 from pfstore.fusion.ragged import Sets
 
 
@@ -74,9 +73,4 @@ def _sums(sets: Sets, weights: Tensor, features: Tensor) -> Tensor:
 
     In float64 and not by Sets.pool, because W and the features' norms enlarge an error here on its way to the logits.
     """
-    sums, first = [], 0
-    for values, pieces, _ in sets.parts(features, torch.float64):
-        last = first + len(values)
-        sums.append(weighted_sums(weights[0, first:last], values, pieces.pattern(1)))
-        first = last
-    return sets.gather(torch.cat(sums))
+    return sets.sums(weights, features)[0]

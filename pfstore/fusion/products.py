@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pfstore.features import Offsets
 
@@ -69,28 +70,28 @@ class Pattern:
         return torch.sparse_csr_tensor(starts, columns.flatten(), by_feature, (features, rows), check_invariants=False)
 
 
-def _without_autocast(operand: Tensor) -> torch.autocast:
+def without_autocast(operand: Tensor) -> torch.autocast:
     """Keep the operands' dtype where autocast would narrow it: there are no sparse products of bfloat16."""
     return torch.autocast(operand.device.type, enabled=False)
 
 
 def dots(contexts: Tensor, features: Tensor, pattern: Pattern) -> Tensor:
     """[K*N] scalar products of each context ([K*P, D]) with the features ([N, D]) of its piece."""
-    with _without_autocast(features):
+    with without_autocast(features):
         result: Tensor = _Dots.apply(contexts, features, pattern)  # type: ignore[no-untyped-call]
     return result
 
 
 def weighted_sums(weights: Tensor, features: Tensor, pattern: Pattern) -> Tensor:
     """[K*P, D] sums of the features ([N, D]) of each piece, under each block's weights ([K*N])."""
-    with _without_autocast(features):
+    with without_autocast(features):
         result: Tensor = _WeightedSums.apply(weights, features, pattern)  # type: ignore[no-untyped-call]
     return result
 
 
 def spread(weights: Tensor, contexts: Tensor, pattern: Pattern) -> Tensor:
     """[N, D] sums, for each feature, of its piece's contexts ([K*P, D]) under its weights ([K*N])."""
-    with _without_autocast(contexts):
+    with without_autocast(contexts):
         result: Tensor = _Spread.apply(weights, contexts, pattern)  # type: ignore[no-untyped-call]
     return result
 
@@ -121,7 +122,10 @@ class _WeightedSums(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, features: Tensor, pattern: Pattern) -> Tensor:
         ctx.save_for_backward(weights, features)
         ctx.pattern = pattern
-        return pattern.matrix(weights) @ features
+        # The same as pattern.matrix(weights) @ features, by a kernel that is made for rows of this length.
+        return functional.embedding_bag(
+            pattern.columns, features, pattern.rows, mode="sum", per_sample_weights=weights, include_last_offset=True
+        )
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pfstore.features import Offsets
+from pfstore.features import Offsets, offsets_of
 from pfstore.fusion.attention import Attention
 from pfstore.fusion.fuser import Role
+from pfstore.fusion.products import without_autocast
 from pfstore.fusion.ragged import Sets
 
 DROPOUT = 0.7
 # Scores are mean cosines in float64; rounding them so makes a tie of what differs by arithmetic noise alone.
 SCORE_DECIMALS = 9
+# Scores of features projected in float32 are right to about a tenth of this.
+NEAR = 1e-5
 
 
 class ProxyFusion(nn.Module):
@@ -70,7 +73,7 @@ class ProxyFusion(nn.Module):
         mean, square, direction = sets.means(features, self._measures)
         dtype = self.proxies_g.dtype
         statistics = torch.cat([mean, (square - mean.square()).clamp_min(0)], dim=1).to(dtype)
-        scores = self._scores(direction, probes)
+        scores = self._settled(self._scores(direction, probes), sets, features, probes)
         chosen = self._choose(scores)
         contexts = self._contexts(statistics, chosen, probes)
         if probes:  # (A f) · c = f · (Aᵀ c): one product a context, where there were N
@@ -79,25 +82,36 @@ class ProxyFusion(nn.Module):
         return sets.softmax(sets.logits(contexts.to(dtype), features)), chosen, scores
 
     def _measures(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give what is averaged over a set: features, their squares, their directions in the domain.
-
-        The square of a float32 is exact in float64, so the variance may be taken from the mean square.
-        """
+        """Give what is averaged over a set: features, their squares, their directions in the domain."""
         return features, features.square(), self._directions(features)
 
     @torch.no_grad()
     def _directions(self, vectors: Tensor) -> Tensor:
-        weight, bias = self.transform.weight.double(), self.transform.bias.double()
-        return functional.normalize(functional.linear(vectors.double(), weight, bias), dim=1)
+        """[n, r] float64 directions in the domain of vectors ([n, D]), which are projected in their own dtype."""
+        weight, bias = self.transform.weight.to(vectors.dtype), self.transform.bias.to(vectors.dtype)
+        with without_autocast(vectors):
+            return functional.normalize(functional.linear(vectors, weight, bias).double(), dim=1)
 
     def _scores(self, direction: Tensor, probes: int) -> Tensor:
-        """[S, K] float64, the mean cosine of each set's features to each expert's proxy in the domain.
-
-        In float64 and rounded, because the order of two near scores must not depend on the batch that a set is in.
-        """
+        """[S, K] float64, the mean cosine of each set's features to each expert's proxy in the domain."""
         sides = ((direction[:probes], self.proxies_p), (direction[probes:], self.proxies_g))
-        scores = torch.cat([side @ self._directions(proxies).T for side, proxies in sides if len(side)])
+        scores = torch.cat([side @ self._directions(proxies.double()).T for side, proxies in sides if len(side)])
         return scores.round(decimals=SCORE_DECIMALS)
+
+    @torch.no_grad()
+    def _settled(self, scores: Tensor, sets: Sets, features: Tensor, probes: int) -> Tensor:
+        """Give the scores ([S, K]), those of sets in which two ranks are near taken again in float64.
+
+        The order of two near scores must not depend on the batch that a set is in.
+        """
+        ranked = scores.sort(dim=1, descending=True).values[:, : self.selected + 1]
+        near = (ranked[:, :-1] - ranked[:, 1:] < NEAR).any(dim=1)
+        if features.dtype == torch.float64 or not near.any():
+            return scores
+        rows = features[near[sets.segments.of_feature]]
+        apart = Sets(offsets_of(sets.segments.counts[near].cpu().numpy()), features.device)
+        (direction,) = apart.means(rows, lambda part: [self._directions(part.double())])
+        return scores.index_put((near,), self._scores(direction, int(near[:probes].sum())))
 
     def _choose(self, scores: Tensor) -> Tensor:
         """[S, selected] int64, the experts with the highest scores ([S, K]), best first, ties by number."""
@@ -108,13 +122,13 @@ class ProxyFusion(nn.Module):
         expert_of_pair = chosen.T.flatten()
         order = expert_of_pair.argsort(stable=True)
         per_expert = torch.split(order, expert_of_pair.bincount(minlength=self.experts).tolist())
-        results = []
+        contexts = statistics.new_empty(len(order), self.dimension)
         for expert, pairs in enumerate(per_expert):
             sets = pairs % len(chosen)
             if len(sets):
                 proxy = self._proxy(expert, sets, probes, len(chosen))
-                results.append(self._through_expert(expert, statistics[sets], proxy))
-        return torch.cat(results).index_select(0, order.argsort()).view(self.selected, len(chosen), self.dimension)
+                contexts.index_copy_(0, pairs, self._through_expert(expert, statistics[sets], proxy).to(contexts.dtype))
+        return contexts.view(self.selected, len(chosen), self.dimension)
 
     def _proxy(self, expert: int, sets: Tensor, probes: int, total: int) -> Tensor:
         """[D], the expert's proxy of the role that all sets have, or [n, D], the one for each of these sets ([n])."""

@@ -17,7 +17,7 @@ from pfstore.features import Offsets, within
 from pfstore.fusion.products import Pattern, dots, weighted_sums
 
 # A float32 sum over 100,000 features is too inexact: float32 sums end after this many, and go on in float64.
-PIECE = 256
+PIECE = 64
 # Steps that copy features copy this many values at a time, so that the copies stay in the processor's cache.
 CACHED_VALUES = 2**20
 
@@ -72,6 +72,19 @@ class Segments:
         return weighted_sums(features.new_ones(len(features)), features, self.pattern(1))
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some consecutive pieces of sets: which features they have, these themselves, and the set of each piece.
+
+    rows: of all features. values: [n, D]. pieces: segments of the values. owners: [p] int64.
+    """
+
+    rows: slice
+    values: Tensor
+    pieces: Segments
+    owners: Tensor
+
+
 class Sets:
     """Feature sets, each cut into pieces of at most PIECE features from its own first feature on.
 
@@ -86,37 +99,66 @@ class Sets:
         self.segments = Segments(offsets, device)
         self.pieces = Segments(np.append(offsets[owners] + within(pieces) * PIECE, offsets[-1]), device)
         self.owners = torch.from_numpy(owners).to(device)
+        self._counts = pieces
+
+    @cached_property
+    def _firsts(self) -> Tensor:
+        """[S] int64, the first piece of each set."""
+        return torch.from_numpy(np.cumsum(self._counts) - self._counts).to(self.owners.device)
+
+    @cached_property
+    def _several(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The sets of more than one piece, all pieces of theirs, and of each piece the place of its set among them."""
+        sets = (self._counts > 1).nonzero()[0]
+        parts = np.repeat(self._counts > 1, self._counts).nonzero()[0]
+        places = np.repeat(np.arange(len(sets)), self._counts[sets])
+        several, all_parts, of_parts = (torch.from_numpy(one).to(self.owners.device) for one in (sets, parts, places))
+        return several, all_parts, of_parts
 
     def __len__(self) -> int:
         return len(self.segments.offsets) - 1
 
-    def parts(self, features: Tensor, dtype: torch.dtype) -> Iterator[tuple[Tensor, Segments, Tensor]]:
-        """Features ([N, D]) by the cacheful: values of this dtype, their pieces, the sets of the pieces."""
-        for first, last in runs(self.pieces.offsets, max(PIECE, CACHED_VALUES // features.shape[1])):
+    def parts(self, features: Tensor, dtype: torch.dtype) -> Iterator[Part]:
+        """Features ([N, D]) by the cacheful, in this dtype; all at once on a device that has no such cache."""
+        fitting = CACHED_VALUES // features.shape[1] if features.device.type == "cpu" else len(features)
+        for first, last in runs(self.pieces.offsets, max(PIECE, fitting)):
             offsets = self.pieces.offsets[first : last + 1]
-            values = features[int(offsets[0]) : int(offsets[-1])].to(dtype)
-            yield values, Segments(offsets - offsets[0], features.device), self.owners[first:last]
+            rows = slice(int(offsets[0]), int(offsets[-1]))
+            pieces = Segments(offsets - offsets[0], features.device)
+            yield Part(rows, features[rows].to(dtype), pieces, self.owners[first:last])
 
     def means(self, features: Tensor, of: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
-        """[S, m] float64 means over each set of all that `of` makes of float64 features ([n, D] to [n, m])."""
-        sums = [[pieces.sums(values) for values in of(part)] for part, pieces, _ in self.parts(features, torch.float64)]
+        """[S, m] means over each set of all that `of` makes of some features ([n, D] to [n, m]), of its dtypes."""
+        parts = self.parts(features, features.dtype)
+        sums = [[part.pieces.sums(values) for values in of(part.values)] for part in parts]
         counts = self.segments.counts[:, None]
         return [self.gather(torch.cat(column)) / counts for column in zip(*sums, strict=True)]
 
+    def sums(self, weights: Tensor, features: Tensor) -> Tensor:
+        """[K, S, D] sums of each set's features ([N, D]) under weights ([K, N]), of the weights' dtype."""
+        blocks, dimension = len(weights), features.shape[1]
+        sums = [
+            weighted_sums(weights[:, part.rows].flatten(), part.values, part.pieces.pattern(blocks))
+            for part in self.parts(features, weights.dtype)
+        ]
+        return self.gather(torch.cat([one.view(blocks, -1, dimension) for one in sums], dim=1))
+
     def gather(self, pieces: Tensor) -> Tensor:
-        """[..., S, D] float64 sums over sets, from sums over their pieces ([..., P, D])."""
+        """[..., S, D] sums over sets, from sums over their pieces ([..., P, D]), which are added in float64."""
         if len(self) == len(self.owners):
-            return pieces.double()
-        shape = (*pieces.shape[:-2], len(self), pieces.shape[-1])
+            return pieces
+        several, parts, places = self._several
+        shape = (*pieces.shape[:-2], len(several), pieces.shape[-1])
         sums = torch.zeros(shape, dtype=torch.float64, device=pieces.device)
-        return sums.index_add(-2, self.owners, pieces.double())
+        sums = sums.index_add(-2, places, pieces.index_select(-2, parts).double())
+        return pieces.index_select(-2, self._firsts).index_copy(-2, several, sums.to(pieces.dtype))
 
     def logits(self, contexts: Tensor, features: Tensor) -> Tensor:
         """[K, N] products of each feature ([N, D]) with its set's contexts ([K, S, D]), of their dtype."""
         blocks = len(contexts)
         products = [
-            dots(contexts[:, owners].flatten(0, 1), values, pieces.pattern(blocks)).view(blocks, -1)
-            for values, pieces, owners in self.parts(features, contexts.dtype)
+            dots(contexts[:, part.owners].flatten(0, 1), part.values, part.pieces.pattern(blocks)).view(blocks, -1)
+            for part in self.parts(features, contexts.dtype)
         ]
         return torch.cat(products, dim=1)
 
@@ -132,7 +174,4 @@ class Sets:
 
     def pool(self, weights: Tensor, features: Tensor) -> Tensor:
         """[S, K, D] sums of each set's features ([N, D]) under weights ([K, N]), of the features' dtype."""
-        blocks, dimension = len(weights), features.shape[1]
-        flat = weights.to(features.dtype).flatten()
-        sums = weighted_sums(flat, features, self.pieces.pattern(blocks)).view(blocks, -1, dimension)
-        return self.gather(sums).to(features.dtype).transpose(0, 1)
+        return self.sums(weights.to(features.dtype), features).transpose(0, 1)

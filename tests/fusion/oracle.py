@@ -8,10 +8,15 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear, normalize
 
 Weights = Mapping[str, Tensor]
+
+
+def wide(network: nn.Module) -> Weights:
+    """The weights of a network in float64."""
+    return {name: weight.double() for name, weight in network.state_dict().items()}
 
 
 def experts_of(weights: Weights, features: Tensor, proxies: Tensor, selected: int) -> list[int]:

