@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pfstore.errors import ConfigError, InputError
+from pfstore.errors import InputError
 from pfstore.fusion import Nan, NetworkModel, ProxyFusion
 from pfstore.training.data import TrainingData
 from pfstore.training.drawing import Drawing, Pairs, usable
@@ -224,18 +224,3 @@ def _share_of_rate(step: int, steps: int) -> float:
     if step < warm:
         return (step + 1) / warm
     return _LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def device_of(name: str) -> torch.device:
-    """Return the device of this name; "auto" is a GPU where there is one. Raises ConfigError where it is not here."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"there is no device {name!r}: use auto, cpu or cuda") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"training knows no device {name!r}: use auto, cpu or cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"there is no device {name!r} here: use cpu")
-    return device

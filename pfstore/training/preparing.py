@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from pfstore.errors import ConfigError, ConflictError, InputError
 from pfstore.features import Floats
+from pfstore.fusion.devices import device_of
 from pfstore.fusion.normalisation import Normalisation
 from pfstore.training.data import TrainingData
 from pfstore.training.drawing import usable
-from pfstore.training.loop import device_of
 from pfstore.training.options import Options
 from pfstore.training.validating import NAMED
 

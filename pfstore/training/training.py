@@ -25,11 +25,12 @@ from pfstore.fusion import (
     load_model,
     to_bytes,
 )
+from pfstore.fusion.devices import device_of
 from pfstore.fusion.normalisation import Normalisation
 from pfstore.training.card import Outcome, Standing, card, software
 from pfstore.training.data import TrainingData
 from pfstore.training.drawing import Drawing
-from pfstore.training.loop import Observer, Trainer, device_of
+from pfstore.training.loop import Observer, Trainer
 from pfstore.training.options import Options
 from pfstore.training.preparing import Split, check_ready, left_out, normalisation_of, split
 from pfstore.training.redundancy import Redundancy, redundancy
