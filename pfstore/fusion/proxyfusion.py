@@ -165,12 +165,12 @@ class Dropout(nn.Dropout):
 def _expert(dimension: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(3 * dimension, 2 * dimension),
-        nn.LeakyReLU(),
+        nn.LeakyReLU(inplace=True),
         Dropout(dropout),
         nn.Linear(2 * dimension, 2 * dimension),
-        nn.LeakyReLU(),
+        nn.LeakyReLU(inplace=True),
         Dropout(dropout),
         nn.Linear(2 * dimension, dimension),
         Dropout(dropout),
-        nn.LeakyReLU(),
+        nn.LeakyReLU(inplace=True),
     )

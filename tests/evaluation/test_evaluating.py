@@ -46,6 +46,17 @@ def plain(scores: Any) -> Any:
     return Evaluation("", "", 0, {}, [], None, [MethodResult("", {}, "", 0, 0, 0, scores)]).as_dict()  # type: ignore[arg-type]
 
 
+def near(one: Any, other: Any) -> bool:
+    """Whether figures are the same but for what a batch's company leaves in a network's float32."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(near(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(near, one, other))
+    return (
+        bool(one == pytest.approx(other, rel=1e-4, abs=1e-5, nan_ok=True)) if isinstance(one, float) else one == other
+    )
+
+
 @pytest.mark.parametrize("strategy", get_args(Strategy))
 @pytest.mark.parametrize("fuser", [NETWORK, AVERAGE], ids=["network", "average"])
 def test_the_figures_are_those_of_templates_fused_by_hand(fuser: Fuser, strategy: Strategy) -> None:
@@ -55,7 +66,7 @@ def test_the_figures_are_those_of_templates_fused_by_hand(fuser: Fuser, strategy
     fused = [by_hand(references, fuser, strategy, "gallery"), by_hand(probes, fuser, strategy, "probe")]
     expected = scored([FusedGallery("one", *fused)], TARGETS, bootstrap=20, seed=3)
     (method,) = found.methods
-    assert plain(method.scored) == plain(expected)
+    assert near(plain(method.scored), plain(expected))
     assert (method.label, method.strategy, method.values) == ("it", strategy, fused[0].values.shape[1])
     assert method.features == 32 * 5
     assert method.model["digest"] == fuser.digest
@@ -94,7 +105,7 @@ def test_samples_on_both_sides_are_fused_in_each_role() -> None:
     same = Counting(made_up(8, "x", 1))
     found = run(Gallery("one", same, same), methods=[Method("net", NETWORK, "set")])
     fused = FusedGallery("one", by_hand(same, NETWORK, "set", "gallery"), by_hand(same, NETWORK, "set", "probe"))
-    assert plain(found.methods[0].scored) == plain(scored([fused], TARGETS, bootstrap=20, seed=3))
+    assert near(plain(found.methods[0].scored), plain(scored([fused], TARGETS, bootstrap=20, seed=3)))
     assert same.reads == 2
 
 
@@ -128,7 +139,7 @@ def test_what_cancels_is_a_failure_of_that_method_alone() -> None:
     fused = FusedGallery(
         "one", by_hand(left, AVERAGE, "media", "gallery"), by_hand(searched, AVERAGE, "media", "probe")
     )
-    assert plain(found.methods[0].scored) == plain(scored([fused], TARGETS, bootstrap=20, seed=3))
+    assert near(plain(found.methods[0].scored), plain(scored([fused], TARGETS, bootstrap=20, seed=3)))
 
 
 def test_nothing_left_to_compare() -> None:
@@ -155,7 +166,8 @@ def test_the_same_evaluation_twice() -> None:
         return [{**method, "seconds": 0} for method in found.pop("methods")], found
 
     first = once(3)
-    assert first == once(3) == once(2)
+    assert first == once(3)
+    assert near(first, once(2))
     settings = first[1]["settings"]
     assert (settings["replicates"], settings["seed"]) == (20, 3)
     assert settings["targets"] == {"fmr": [0.1, 0.01], "fpir": [0.1], "ranks": [1, 3]}
