@@ -25,6 +25,6 @@ def fill(
         for first, templates in chunks:
             ids = [name(number) for number in range(first, first + len(templates))]
             ones = np.ones(len(ids), dtype=np.int64)
-            writer.add(TemplateBatch(ids, templates, ones, ones, [b""] * len(ids)))
+            writer.add(TemplateBatch(ids, templates, ones, ones, [bytes(16)] * len(ids)))
             writer.commit(0, Counts())
     connection.execute(sql.SQL("VACUUM ANALYZE {}").format(version.partition))

@@ -34,13 +34,21 @@ class Coarse:
     @classmethod
     def of(cls, templates: Floats, blocks: int) -> Coarse:
         """Take templates [S, blocks*D] float32, L2-normalised."""
-        halves = templates.astype(np.float16).astype(np.float32)
-        parts = halves.reshape(len(templates), blocks, templates.shape[1] // blocks)
-        root = np.float32(blocks**0.5)
-        vectors = (parts.sum(axis=1) / root).astype(np.float16)
-        rest = parts - vectors.astype(np.float32)[:, None] / root
-        residuals: Floats = np.sqrt(np.einsum("sbd,sbd->s", rest, rest))
-        return cls(vectors, residuals)
+        import torch
+
+        parts = torch.from_numpy(halves(templates)).float().view(len(templates), blocks, -1)
+        root = blocks**0.5
+        vectors = (parts.sum(dim=1) / root).half()
+        residuals = (parts - vectors.float()[:, None] / root).flatten(1).norm(dim=1)
+        return cls(vectors.numpy(), residuals.numpy())
+
+
+def halves(values: Floats) -> NDArray[np.float16]:
+    """Round float32 values to half precision, as numpy does, but by the processor's own instruction."""
+    import torch
+
+    rounded: NDArray[np.float16] = torch.from_numpy(values).half().numpy()
+    return rounded
 
 
 def is_kept(blocks: int, dimension: int) -> bool:
