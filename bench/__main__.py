@@ -6,7 +6,20 @@ from pathlib import Path
 
 import click
 
-from bench import backfilling, decoding, deduplicating, fusing, harness, scoring, searching, training
+from bench import (
+    backfilling,
+    decoding,
+    deduplicating,
+    fusing,
+    gpu,
+    harness,
+    reading,
+    scaling,
+    scoring,
+    searching,
+    training,
+    writing,
+)
 
 
 @click.command()
@@ -14,7 +27,19 @@ from bench import backfilling, decoding, deduplicating, fusing, harness, scoring
 @click.option("--out", type=click.Path(path_type=Path), help="Write the results as JSON too.")
 def main(big: bool, out: Path | None) -> None:
     """Run every benchmark, small by default."""
-    benchmarks = (decoding, fusing, training, scoring, backfilling, searching, deduplicating)
+    benchmarks = (
+        reading,
+        decoding,
+        fusing,
+        gpu,
+        training,
+        scoring,
+        writing,
+        backfilling,
+        scaling,
+        searching,
+        deduplicating,
+    )
     results = [result for one in benchmarks for result in one.run(big=big)]
     harness.show(results)
     if out:

@@ -10,8 +10,11 @@ from pfstore.cli.app import App, Command
 from pfstore.errors import RejectsError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from pfstore.config import GalleryConfig
     from pfstore.jobs.backfill import Summary
+    from pfstore.stages import Profile
 
 
 @click.command(cls=Command)
@@ -25,9 +28,19 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only N subjects, for a try.")
 @click.option("--restart", is_flag=True, help="Begin anew, even where an interrupted run could go on.")
 @click.option("--strict", is_flag=True, help="Exit 11 where rows were rejected.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1, for networks.")
+@click.option("--profile", is_flag=True, help="Tell where the time went, and which stage is the limit.")
 @click.pass_obj
 def backfill(
-    app: App, gallery: str, dry_run: bool, compact: bool | None, limit: int | None, restart: bool, strict: bool
+    app: App,
+    gallery: str,
+    dry_run: bool,
+    compact: bool | None,
+    limit: int | None,
+    restart: bool,
+    strict: bool,
+    device: str,
+    profile: bool,
 ) -> None:
     """Fuse every subject of a gallery's source into templates.
 
@@ -46,19 +59,28 @@ def backfill(
     if compact is not None:
         named = named.model_copy(update={"compact": compact})
     try:
-        summary = _dry(app, gallery, named, limit) if dry_run else _run(app, gallery, named, limit, restart)
+        summary = _dry(app, gallery, named, limit) if dry_run else _run(app, gallery, named, limit, restart, device)
     except KeyboardInterrupt:
         if not dry_run:
             form = {None: "", True: " --compact", False: " --no-compact"}[compact]
             click.echo(f"\nWhat is done stays: `pfstore backfill {gallery}{form}` goes on from there.", err=True)
         raise
-    app.show(summary.as_dict(), _said(summary))
+    document = summary.as_dict()
+    if profile:
+        from pfstore.cli.output import stacked
+
+        app.show(
+            document | {"profile": summary.profile.as_dict()}, stacked(_said(summary), "", _profiled(summary.profile))
+        )
+    else:
+        app.show(document, _said(summary))
     if strict and summary.counts.rejected:
         raise RejectsError(f"{summary.counts.rejected:,} rows were rejected, and --strict was asked for")
 
 
-def _run(app: App, gallery: str, named: GalleryConfig, limit: int | None, restart: bool) -> Summary:
+def _run(app: App, gallery: str, named: GalleryConfig, limit: int | None, restart: bool, device: str) -> Summary:
     from pfstore.cli.output import progress
+    from pfstore.fusion.devices import placed
     from pfstore.gallery import models
     from pfstore.jobs.backfill import backfill as run
 
@@ -67,7 +89,7 @@ def _run(app: App, gallery: str, named: GalleryConfig, limit: int | None, restar
         return run(
             connection,
             source,
-            models.load(connection, model.digest),
+            placed(models.load(connection, model.digest), device),
             gallery=gallery,
             source_name=named.source,
             mapping=app.mapping(named.source).identity,
@@ -124,6 +146,25 @@ def _said(summary: Summary) -> str:
         f"time      {summary.seconds:.1f} s{rate}",
     ]
     return "\n".join([*lines, *_what_now(summary)])
+
+
+def _profiled(profile: Profile) -> RenderableType:
+    """Return a table of the stages; those of several threads overlap, so that they add up to more than the whole."""
+    from pfstore.cli.output import table
+
+    lines = []
+    for name, seconds in profile.seconds.items():
+        rate = profile.rate(name)
+        lines.append(
+            {
+                "stage": name,
+                "seconds": f"{seconds:.2f}",
+                "share": f"{seconds / max(profile.wall, 1e-9):.0%}",
+                "features/s alone": None if rate is None else round(rate),
+                "": "the limit" if name == profile.limit else "",
+            }
+        )
+    return table(lines, list(lines[0]))
 
 
 def _what_now(summary: Summary) -> list[str]:

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from math import ceil
 from types import TracebackType
@@ -61,6 +61,19 @@ def end_with_client(connection: Connection) -> None:
         connection.execute(query)
 
 
+def free(connection: Connection, over: Callable[[float], object]) -> None:
+    """Free another thread from the statement that it waits for: it is cancelled, or else the connection is cut.
+
+    over: waits so many seconds for the other thread's statement to end and tells whether it did.
+    """
+    with suppress(psycopg.Error):
+        connection.cancel_safe(timeout=CANCELLING)
+    if not over(PATIENCE):
+        # psycopg waits on this socket and finds it closed; a duplicate, because libpq closes its own.
+        with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+
+
 @contextmanager
 def _told(connection: Connection, seconds: float) -> Iterator[None]:
     query = "SELECT current_setting('statement_timeout'), set_config('statement_timeout', %s, false)"
@@ -104,12 +117,4 @@ class _Watchdog:
         if self._over.wait(min(self._seconds + GRACE, threading.TIMEOUT_MAX)):
             return
         self.barked = True
-        with suppress(psycopg.Error):
-            self._connection.cancel_safe(timeout=CANCELLING)
-        if not self._over.wait(PATIENCE):
-            self._cut()
-
-    def _cut(self) -> None:
-        # psycopg waits on this socket and finds it closed; a duplicate, because libpq closes its own.
-        with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as wire:
-            wire.shutdown(socket.SHUT_RDWR)
+        free(self._connection, self._over.wait)

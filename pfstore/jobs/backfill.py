@@ -17,7 +17,9 @@ from pfstore.gallery.locking import locked
 from pfstore.gallery.runs import Counts
 from pfstore.gallery.writing import ShardWriter, staging
 from pfstore.jobs.fusing import ShardFuser
+from pfstore.jobs.pipeline import pipelined
 from pfstore.sources.base import FeatureSource, SourceBatch
+from pfstore.stages import Profile, Stopwatch, measured, stage
 
 if TYPE_CHECKING:
     from pfstore.fusion import Fuser
@@ -28,6 +30,9 @@ BATCH_FEATURES = 16_384
 
 INDEXED_FROM = 250_000
 """Templates of a new version from which on an index is built and tuned: to compare all takes a tenth of a second."""
+
+AHEAD_FEATURES = 2 * BATCH_FEATURES
+"""Features that may have been read and not yet written; one subject of more is not cut."""
 
 SHARD_FEATURES = 4 * BATCH_FEATURES
 """Features committed at once: what a killed run has to do again at the most."""
@@ -50,7 +55,7 @@ class Summary:
     """What a run did. rejects: by reason. excluded: rows that the mapping left out, by cause.
 
     active: the version that answers searches now, None where none does.
-    promoted: whether this run made it so.
+    promoted: whether this run made it so. profile: where the time of this call went; what it read alone.
     """
 
     run: int | None
@@ -62,7 +67,12 @@ class Summary:
     excluded: dict[str, int]
     promoted: bool
     active: int | None
-    seconds: float
+    profile: Profile
+
+    @property
+    def seconds(self) -> float:
+        """The wall time of this call."""
+        return self.profile.wall
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -116,25 +126,33 @@ def backfill(
     goes on from there.
     """
     started = time.monotonic()
-    fuser = _form(fuser, compact)
-    contract = contract_of(source, fuser, strategy)
-    version = galleries.ensure(connection, gallery, contract, fuser.blocks)
-    plan = _plan(contract, source_name, mapping, limit)
-    with locked(connection, version.version_id, version.said):
-        run_id = None if restart or limit else runs.resumable(connection, version, plan)
-        resumed = run_id is not None
-        if run_id is None:
-            shards = source.shards(SHARD_FEATURES)
-            kind: runs.Kind = "try" if limit else "backfill"
-            run_id = runs.start(connection, version, kind=kind, source=source_name, plan=plan, shards=shards)
-        with staging(connection, version, run_id) as writer:
-            counts = _work(connection, source, ShardFuser(fuser, version.strategy), writer, limit, observer)
-        counts += Counts(removed=runs.finish(connection, run_id))
-        promoted = _complete(connection, version, promote=not limit)
-    active = next((one.number for one in galleries.versions(connection, gallery) if one.state == "active"), None)
-    rejects, excluded = runs.reasons(connection, run_id), runs.listed(connection, run_id=run_id)[0].excluded
-    seconds = time.monotonic() - started
-    return Summary(run_id, gallery, version.number, resumed, counts, rejects, excluded, promoted, active, seconds)
+    with measured() as watch:
+        with stage("planning"):
+            fuser = _form(fuser, compact)
+            contract = contract_of(source, fuser, strategy)
+            version = galleries.ensure(connection, gallery, contract, fuser.blocks)
+            plan = _plan(contract, source_name, mapping, limit)
+        with locked(connection, version.version_id, version.said):
+            with stage("planning"):
+                run_id = None if restart or limit else runs.resumable(connection, version, plan)
+                resumed = run_id is not None
+                if run_id is None:
+                    shards = source.shards(SHARD_FEATURES)
+                    kind: runs.Kind = "try" if limit else "backfill"
+                    run_id = runs.start(connection, version, kind=kind, source=source_name, plan=plan, shards=shards)
+                before = runs.listed(connection, run_id=run_id)[0].counts
+            with staging(connection, version, run_id) as writer:
+                shard_fuser = ShardFuser(fuser, version.strategy)
+                counts, watches = _work(connection, source, shard_fuser, writer, before, limit, observer)
+            with stage("finishing"):
+                counts += Counts(removed=runs.finish(connection, run_id))
+                promoted = _complete(connection, version, promote=not limit)
+        with stage("finishing"):
+            there = galleries.versions(connection, gallery)
+            active = next((one.number for one in there if one.state == "active"), None)
+            rejects, excluded = runs.reasons(connection, run_id), runs.listed(connection, run_id=run_id)[0].excluded
+    profile = Profile.of([watch, *watches], time.monotonic() - started, counts.read - before.read)
+    return Summary(run_id, gallery, version.number, resumed, counts, rejects, excluded, promoted, active, profile)
 
 
 def dry_run(
@@ -152,26 +170,28 @@ def dry_run(
     Raises what reading raises, and ContractError where a model of one block is to be made compact.
     """
     started = time.monotonic()
-    contract = contract_of(source, _form(fuser, compact), strategy)
-    shards = list(source.shards(SHARD_FEATURES))
-    planned = sum(shard.features for shard in shards), sum(shard.subjects for shard in shards)
     counts, rejects, excluded = Counts(), Counter[str](), Counter[str]()
-    for shard in shards:
-        for batch in _read(source, shard.range, contract.dimension, limit and limit - counts.seen):
-            rejects.update(str(one.reason) for one in batch.rejects)
-            excluded.update(batch.excluded)
-            counts += Counts(
-                read=batch.read,
-                fused=len(batch.features.features),
-                rejected=len(batch.rejects),
-                seen=batch.subjects,
-                written=len(batch.features.subject_ids),
-                subjects_rejected=len(batch.rejected_subjects),
-            )
-            observer(Progress(counts, *planned))
+    with measured() as watch:
+        with stage("planning"):
+            contract = contract_of(source, _form(fuser, compact), strategy)
+            shards = list(source.shards(SHARD_FEATURES))
+        planned = sum(shard.features for shard in shards), sum(shard.subjects for shard in shards)
+        for shard in shards:
+            for batch in _read(source, shard.range, contract.dimension, limit and limit - counts.seen):
+                rejects.update(str(one.reason) for one in batch.rejects)
+                excluded.update(batch.excluded)
+                counts += Counts(
+                    read=batch.read,
+                    fused=len(batch.features.features),
+                    rejected=len(batch.rejects),
+                    seen=batch.subjects,
+                    written=len(batch.features.subject_ids),
+                    subjects_rejected=len(batch.rejected_subjects),
+                )
+                observer(Progress(counts, *planned))
     causes, left_out = dict(rejects.most_common()), dict(excluded.most_common())
-    seconds = time.monotonic() - started
-    return Summary(None, gallery, None, False, counts, causes, left_out, False, None, seconds)
+    profile = Profile.of([watch], time.monotonic() - started, counts.read)
+    return Summary(None, gallery, None, False, counts, causes, left_out, False, None, profile)
 
 
 def contract_of(source: FeatureSource, fuser: Fuser, strategy: Strategy | None) -> Contract:
@@ -224,15 +244,16 @@ def _plan(contract: Contract, source_name: str, mapping: str, limit: int | None)
 def _read(source: FeatureSource, range_: Any, dimension: int, limit: int | None) -> Iterator[SourceBatch]:
     """Read a shard, whole or as far as the limit of subjects."""
     left = limit
-    for batch in source.read(range_, dimension=dimension, features=BATCH_FEATURES):
-        if left is None:
-            yield batch
-            continue
-        if left <= 0:
+    batches = iter(source.read(range_, dimension=dimension, features=BATCH_FEATURES))
+    while left is None or left > 0:
+        with stage("waiting"):
+            batch = next(batches, None)
+        if batch is None:
             return
-        kept = batch.first(left)
-        left -= kept.subjects
-        yield kept
+        if left is not None:
+            batch = batch.first(left)
+            left -= batch.subjects
+        yield batch
 
 
 def _work(
@@ -240,20 +261,31 @@ def _work(
     source: FeatureSource,
     fuser: ShardFuser,
     writer: ShardWriter,
+    total: Counts,
     limit: int | None,
     observer: Observer,
-) -> Counts:
+) -> tuple[Counts, list[Stopwatch]]:
+    """Fuse what is left of a run; return what all its parts counted, and what the pipeline's threads measured.
+
+    total: what its earlier parts counted.
+    """
     shards = runs.shards(connection, writer.run_id)
     planned = sum(shard.planned_features for shard in shards), sum(shard.planned_subjects for shard in shards)
-    total = runs.listed(connection, run_id=writer.run_id)[0].counts
-    for shard in (one for one in shards if not one.done):
-        counts = Counts()
-        writer.clear()
-        for batch in _read(source, shard.range, writer.version.dimension, limit and limit - total.seen):
-            counts += fuser.fuse(batch, writer)
-            observer(Progress(total + counts, *planned))
-        total += writer.commit(shard.number, counts)
-    return total
+
+    def done(counts: Counts) -> None:
+        nonlocal total
+        total += counts
+        observer(Progress(total, *planned))
+
+    seen = total.seen
+    with pipelined(connection, fuser, writer, ahead=AHEAD_FEATURES, done=done) as pipeline:
+        for shard in (one for one in shards if not one.done):
+            pipeline.begin()
+            for batch in _read(source, shard.range, writer.version.dimension, limit and limit - seen):
+                seen += batch.subjects
+                pipeline.put(batch)
+            pipeline.commit(shard.number)
+    return total, pipeline.watches
 
 
 def _complete(connection: Connection, version: Version, *, promote: bool) -> bool:

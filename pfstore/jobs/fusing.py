@@ -1,7 +1,8 @@
-"""One batch of a shard: what is unchanged is left, the rest is fused and staged, everything is counted."""
+"""One batch of a shard: what is unchanged is left, the rest is fused, everything is counted."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,17 +18,41 @@ from pfstore.sources.base import Reason, Reject, SourceBatch
 
 
 @dataclass(frozen=True)
+class Fused:
+    """What a batch of a source became.
+
+    kept: the subjects that are as they were. rejected_subjects: those that have no usable feature.
+    excluded: rows that the mapping left out, by cause.
+    """
+
+    templates: TemplateBatch
+    rejects: Sequence[Reject]
+    rejected_subjects: Sequence[str]
+    kept: Sequence[str]
+    excluded: Mapping[str, int]
+    counts: Counts
+
+    def write(self, writer: ShardWriter) -> None:
+        """Hand it over to be written with the shard."""
+        writer.add(self.templates)
+        writer.reject(self.rejects, self.rejected_subjects)
+        writer.keep(self.kept)
+        writer.exclude(self.excluded)
+
+
+@dataclass(frozen=True)
 class ShardFuser:
     """Fuses batches by one model and strategy."""
 
     fuser: Fuser
     strategy: Strategy
 
-    def fuse(self, batch: SourceBatch, writer: ShardWriter) -> Counts:
-        """Stage the templates of a batch's new and changed subjects and its rejects; count all of it."""
+    def fuse(self, batch: SourceBatch, prints: Sequence[bytes], known: Mapping[str, bytes]) -> Fused:
+        """Fuse a batch's new and changed subjects; count all of it.
+
+        prints: [S] the fingerprints of the batch's subjects. known: those of templates that are there already.
+        """
         features = batch.features
-        prints = features.fingerprints()
-        known = writer.known([*features.subject_ids, *batch.rejected_subjects])
         changed = np.array(
             [known.get(subject) != print_ for subject, print_ in zip(features.subject_ids, prints, strict=True)],
             dtype=bool,
@@ -38,11 +63,7 @@ class ShardFuser:
         rejects = [*batch.rejects, *_rejected(void)]
         rejected_subjects = [*batch.rejected_subjects, *void.subject_ids]
         by_subject = dict(zip(features.subject_ids, prints, strict=True))
-        writer.add(_batch(todo.select(fused), templates, by_subject))
-        writer.reject(rejects, rejected_subjects)
-        writer.keep(features.select(~changed).subject_ids)
-        writer.exclude(batch.excluded)
-        return Counts(
+        counts = Counts(
             read=batch.read,
             fused=batch.read - len(rejects),
             rejected=len(rejects),
@@ -51,6 +72,9 @@ class ShardFuser:
             unchanged=len(features.subject_ids) - len(todo.subject_ids),
             subjects_rejected=len(rejected_subjects),
         )
+        made = _batch(todo.select(fused), templates, by_subject)
+        kept = features.select(~changed).subject_ids
+        return Fused(made, rejects, rejected_subjects, kept, batch.excluded, counts)
 
     def _templates(self, batch: FeatureBatch) -> tuple[Floats, NDArray[np.bool_]]:
         """Fuse a batch: the templates of those subjects for which the mask ([S] bool) is true."""
@@ -72,7 +96,7 @@ class ShardFuser:
         return self.fuser.templates_media(batch.features, batch.media_offsets, batch.subject_offsets, role="gallery")
 
 
-def _batch(batch: FeatureBatch, templates: Floats, prints: dict[str, bytes]) -> TemplateBatch:
+def _batch(batch: FeatureBatch, templates: Floats, prints: Mapping[str, bytes]) -> TemplateBatch:
     return TemplateBatch(
         batch.subject_ids,
         templates,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby, pairwise
+from dataclasses import dataclass, field, replace
+from itertools import chain, compress, count, islice, pairwise
+from operator import ne
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pfstore.errors import SourceError
-from pfstore.features import FeatureBatch, Floats, offsets_of
+from pfstore.features import FeatureBatch, Floats
 from pfstore.sources import keys
 from pfstore.sources.base import Reason, Reject, SourceBatch
+from pfstore.stages import stage
 
 LONGEST_KEY = 2000
 """Bytes of a subject's key as text: PostgreSQL cannot index much more."""
@@ -41,7 +43,7 @@ class Chunk:
     """Consecutive rows as read and decoded; a subject's rows are adjacent, and in it a medium's rows.
 
     subjects: [n]; None or "" where the row has no subject. media: [n]; "" where there is none.
-    rows: [n], each row's own key for the reports. features: [n, d] or n vectors.
+    rows: [n], each row's own key for the reports, RowTexts where it is made then. features: [n, d] or n vectors.
     faults: by row, what its reader already found wrong; the feature of such a row is not looked at.
     """
 
@@ -65,8 +67,10 @@ def assemble(
     Raises SourceError where a subject's or medium's rows are not adjacent.
     """
     cutter, queue = _Cutter(batch_features), deque[_Part]()
-    for chunk in map(_storable, chunks):
-        queue.append(_checked(chunk, dimension))
+    for read in chunks:
+        with stage("decoding"):
+            chunk = _storable(read)
+            queue.append(_checked(chunk, dimension))
         for rows in cutter.cuts(chunk.subjects):
             yield _batch(_take(queue, rows), dimension, unordered)
     for rows in cutter.rest():
@@ -74,14 +78,8 @@ def assemble(
 
 
 def _storable(chunk: Chunk) -> Chunk:
-    """Return the chunk with no text that the gallery could not store, wherever that came from."""
-    return Chunk(
-        [subject and keys.storable(subject) for subject in chunk.subjects],
-        [keys.storable(medium) for medium in chunk.media],
-        [keys.storable(row) for row in chunk.rows],
-        chunk.features,
-        {row: Fault(fault.reason, keys.storable(fault.detail)) for row, fault in chunk.faults.items()},
-    )
+    """Return the chunk with no key that the gallery could not store, wherever that came from."""
+    return replace(chunk, subjects=keys.all_storable(chunk.subjects), media=keys.all_storable(chunk.media))
 
 
 @dataclass(frozen=True)
@@ -127,8 +125,8 @@ class _Cutter:
 
     def cuts(self, subjects: Sequence[str | None]) -> Iterator[int]:
         """Yield the number of rows of each batch that these subjects complete."""
-        for subject, run in groupby(subjects):
-            rows = sum(1 for _ in run)
+        for start, end in pairwise([*_run_starts(subjects), len(subjects)]):
+            subject, rows = subjects[start], end - start
             if not subject:
                 yield from self._nobody(rows)
             elif subject == self._subject:
@@ -181,18 +179,19 @@ def _take(queue: deque[_Part], rows: int) -> deque[_Part]:
     return taken
 
 
+@stage("decoding")
 def _batch(parts: deque[_Part], dimension: int, unordered: bool) -> SourceBatch:
-    subjects = [subject for part in parts for subject in part.subjects]
-    media = [medium for part in parts for medium in part.media]
+    subjects = list(chain.from_iterable(part.subjects for part in parts))
+    media = list(chain.from_iterable(part.media for part in parts))
     usable = np.concatenate([part.usable for part in parts])
-    rejects = [reject for part in parts for reject in part.rejects]
-    kept = usable.nonzero()[0].tolist()
-    features = _drained(parts, len(kept), dimension)
-    batch = _feature_batch(features, [str(subjects[i]) for i in kept], [media[i] for i in kept])
+    rejects = list(chain.from_iterable(part.rejects for part in parts))
+    features = _drained(parts, int(np.count_nonzero(usable)), dimension)
+    kept = usable.tolist()
+    batch = _feature_batch(features, list(compress(subjects, kept)), list(compress(media, kept)))
     if unordered:
         _sort_within_media(batch)
     fused = set(batch.subject_ids)
-    lost = dict.fromkeys(subject for subject in subjects if subject and subject not in fused)
+    lost = dict.fromkeys(subject for subject in compress(subjects, ~usable) if subject and subject not in fused)
     return SourceBatch(batch, rejects, list(lost))
 
 
@@ -214,29 +213,35 @@ def _drained(parts: deque[_Part], rows: int, dimension: int) -> Floats:
     return features
 
 
-def _feature_batch(features: Floats, subjects: list[str], media: list[str]) -> FeatureBatch:
-    """Build the ragged batch of [N, D] features from the subject and the medium of each row."""
-    pairs = list(zip(subjects, media, strict=True))
-    starts = [i for i, (before, after) in enumerate(pairwise(pairs), 1) if before != after]
-    starts = [0, *starts] if pairs else []
-    subject_of = [subjects[i] for i in starts]
-    if len({pairs[i] for i in starts}) < len(starts):
-        twice = next(subject for (subject, _), count in Counter(pairs[i] for i in starts).items() if count > 1)
+def _feature_batch(features: Floats, subjects: Sequence[Any], media: Sequence[str]) -> FeatureBatch:
+    """Build the ragged batch of [N, D] features from the subject (str) and the medium of each row."""
+    subject_starts = _run_starts(subjects)
+    starts = sorted({*subject_starts, *_run_starts(media)})
+    pairs = [(subjects[i], media[i]) for i in starts]
+    if len(set(pairs)) < len(pairs):
+        twice = next(subject for (subject, _), count in Counter(pairs).items() if count > 1)
         raise SourceError(f"the rows of a medium of subject {twice!r} are not adjacent: {_TWO_KEYS}")
-    media_counts = [sum(1 for _ in run) for _, run in groupby(subject_of)]
     return FeatureBatch(
         features,
-        np.array([*starts, len(pairs)], dtype=np.int64),
-        offsets_of(media_counts),
-        [subject for subject, _ in groupby(subject_of)],
-        [media[i] for i in starts],
+        np.array([*starts, len(subjects)], dtype=np.int64),
+        np.searchsorted(starts, [*subject_starts, len(subjects)]),
+        [subjects[i] for i in subject_starts],
+        [medium for _, medium in pairs],
     )
+
+
+def _run_starts(texts: Sequence[str | None]) -> list[int]:
+    """Return where each run of one text begins."""
+    if not texts:
+        return []
+    return [0, *compress(count(1), map(ne, texts, islice(texts, 1, None)))]
 
 
 def _checked(chunk: Chunk, dimension: int) -> _Part:
     faults = dict(chunk.faults)
-    no_subject = Fault(Reason.NO_SUBJECT, "the subject is NULL, empty or not found")
-    faults |= {i: no_subject for i, subject in enumerate(chunk.subjects) if not subject}
+    if not all(chunk.subjects):
+        no_subject = Fault(Reason.NO_SUBJECT, "the subject is NULL, empty or not found")
+        faults |= {i: no_subject for i, subject in enumerate(chunk.subjects) if not subject}
     too_long = {subject for subject in set(chunk.subjects) if subject and len(subject.encode()) > LONGEST_KEY}
     if too_long:
         long_key = Fault(Reason.LONG_KEY, f"the subject's key has more than {LONGEST_KEY} bytes")
@@ -250,11 +255,12 @@ def _checked(chunk: Chunk, dimension: int) -> _Part:
         faults |= dict(zip(usable.nonzero()[0][list(bad)].tolist(), bad.values(), strict=True))
         features = np.delete(features, list(bad), axis=0)
         usable[list(faults)] = False
-    rejects = [
-        Reject(chunk.subjects[i] or None, chunk.media[i], chunk.rows[i], faults[i].reason, faults[i].detail)
-        for i in sorted(faults)
-    ]
-    return _Part(chunk.subjects, chunk.media, usable, features, rejects)
+    return _Part(chunk.subjects, chunk.media, usable, features, [_reject(chunk, i, faults[i]) for i in sorted(faults)])
+
+
+def _reject(chunk: Chunk, row: int, fault: Fault) -> Reject:
+    key, detail = keys.storable(chunk.rows[row]), keys.storable(fault.detail)
+    return Reject(chunk.subjects[row] or None, chunk.media[row], key, fault.reason, detail)
 
 
 def _of_other_length(features: Vectors, dimension: int, faults: Mapping[int, Fault]) -> dict[int, Fault]:
@@ -280,10 +286,14 @@ def _selected(features: Vectors, usable: NDArray[np.bool_], dimension: int) -> F
 
 def _bad_values(features: Floats) -> dict[int, Fault]:
     """Find the rows of [n, D] that are not finite or have no direction."""
-    # In float64 no sum of finite squares overflows, so one pass tells both.
-    norms = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
-    bad = (~(norms >= MINIMUM_NORM) | np.isinf(norms)).nonzero()[0].tolist()
-    return {i: _value_fault(features[i], float(norms[i])) for i in bad}
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        squares = np.einsum("nd,nd->n", features, features)
+    # Only what float32 is too narrow for is looked at in float64, where no sum of finite squares overflows.
+    doubtful = (~(squares > 1e4 * MINIMUM_NORM**2) | np.isinf(squares)).nonzero()[0]
+    norms = np.linalg.norm(features[doubtful].astype(np.float64), axis=1)
+    is_bad = ~(norms >= MINIMUM_NORM) | np.isinf(norms)
+    found = zip(doubtful[is_bad].tolist(), norms[is_bad].tolist(), strict=True)
+    return {i: _value_fault(features[i], norm) for i, norm in found}
 
 
 def _value_fault(feature: Floats, norm: float) -> Fault:

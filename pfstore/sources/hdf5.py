@@ -6,39 +6,30 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import h5py
-import numpy as np
-from numpy.typing import NDArray
 
 from pfstore.errors import ConfigError, PfstoreError, SourceError
 from pfstore.sources.arrays import first_line
-from pfstore.sources.assembly import Chunk, Fault
-from pfstore.sources.base import Reason
+from pfstore.sources.assembly import Chunk
+from pfstore.sources.hdf5_datasets import Dataset as Dataset
+from pfstore.sources.hdf5_datasets import ElsewhereError, dataset, descriptor_of
+from pfstore.sources.hdf5_pages import Page
 from pfstore.sources.keyed import HDF5_SUFFIXES, SLICE_VALUES, KeyedSource
 
 ESCAPED = "pfstore_escaped_names"
 """A file with this attribute has its subjects' names percent-encoded, as a name in HDF5 cannot hold "/"."""
 
-MOST_VALUES = 16_000
-"""Values of the longest feature that is read."""
-
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"})
 _DEEPEST = 8  # groups within groups: hard links could go round in circles
-_LARGEST_CHUNK = 2**28  # bytes that HDF5 would have to unpack at once
-_BUILT_IN_FILTERS = frozenset(
-    {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_SZIP,
-     h5py.h5z.FILTER_NBIT, h5py.h5z.FILTER_SCALEOFFSET, h5py.h5z.FILTER_LZF}
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,29 +41,12 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """One set of features in an open file.
+class _Held:
+    """Where a subject is: its file, its group's name there, and the number of its rows."""
 
-    name: its path below the group in question. shape: (frames, D). fault: why it cannot be read as features.
-    """
-
-    name: str
-    shape: tuple[int, int]
-    dtype: str
-    fault: Fault | None
-    data: h5py.Dataset
-
-    @property
-    def rows(self) -> int:
-        """Rows that reading gives: frames, or one reject for what is no features at all."""
-        return 1 if self.fault else self.shape[0]
-
-    def slices(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield the features a part at a time: the first frame's number and [n, D]."""
-        step = max(1, SLICE_VALUES // self.shape[1])
-        for start in range(0, self.shape[0], step):
-            part = self.data[:] if self.data.ndim == 1 else self.data[start : start + step]
-            yield start, part.reshape(-1, self.shape[1])
+    path: Path
+    group: bytes
+    rows: int
 
 
 class Hdf5Source(KeyedSource):
@@ -96,7 +70,7 @@ class Hdf5Source(KeyedSource):
             )
         super().__init__(label, dimension)
         self._files = layout.files
-        self._open: tuple[Path, h5py.File] | None = None
+        self._open: tuple[Path, h5py.File, int | None] | None = None
 
     @property
     def has_media(self) -> bool:
@@ -110,14 +84,20 @@ class Hdf5Source(KeyedSource):
 
     def count(self, subject: str) -> int:
         """Return the number of rows of a subject without reading them."""
-        with self._gallery(subject) as group:
-            return sum(dataset.rows for dataset in datasets(group))
+        return self._where[subject].rows
 
     def chunks(self, subject: str) -> Iterator[Chunk]:
         """Yield the rows of a subject a slice at a time, a medium's rows together."""
-        with self._gallery(subject) as group:
-            for dataset in datasets(group):
-                yield from dataset_chunks(dataset, subject, dataset.name, f"gallery/{dataset.name}")
+        return self.chunks_of([subject])
+
+    def chunks_of(self, subjects: Sequence[str]) -> Iterator[Chunk]:
+        """Yield the rows of a part of `subjects`, many small datasets in one slice."""
+        page = Page(SLICE_VALUES)
+        for subject in subjects:
+            with self._gallery(subject) as (gallery, descriptor):
+                for dataset in datasets(gallery):
+                    yield from page.filled(dataset, subject, dataset.name, f"gallery/{dataset.name}", descriptor)
+        yield from page.rest()
 
     def __exit__(self, *exc: object) -> None:
         """Close the file that was read last."""
@@ -126,29 +106,31 @@ class Hdf5Source(KeyedSource):
             self._open = None
 
     @cached_property
-    def _where(self) -> dict[str, tuple[Path, bytes]]:
-        """The file and the group of each subject."""
-        where: dict[str, tuple[Path, bytes]] = {}
+    def _where(self) -> dict[str, _Held]:
+        where: dict[str, _Held] = {}
         for path in self._files:
             with open_file(path) as file:
                 for subject, name in subject_groups(file).items():
-                    if not has_gallery(file[name]):
+                    rows = _gallery_rows(file[name])
+                    if not rows:
                         continue
                     if subject in where:
-                        raise SourceError(f"subject {subject!r} is in {where[subject][0]} and in {path}; remove one")
-                    where[subject] = path, name
+                        raise SourceError(f"subject {subject!r} is in {where[subject].path} and in {path}; remove one")
+                    where[subject] = _Held(path, name, rows)
         return where
 
     @contextmanager
-    def _gallery(self, subject: str) -> Iterator[h5py.Group]:
-        path, name = self._where[subject]
+    def _gallery(self, subject: str) -> Iterator[tuple[h5py.Group, int | None]]:
+        held = self._where[subject]
         # With all subjects in one file it would be opened once for each of them.
-        if self._open is None or self._open[0] != path or not self._open[1]:
+        if self._open is None or self._open[0] != held.path or not self._open[1]:
             self.__exit__()
-            with _readable(path):
-                self._open = path, _opened(path)
-        with _readable(path):
-            yield self._open[1][name]["gallery"]
+            with _readable(held.path):
+                file = _opened(held.path)
+                self._open = held.path, file, descriptor_of(file)
+        _, file, descriptor = self._open
+        with _readable(held.path):
+            yield file[held.group]["gallery"], descriptor
 
 
 def find(path: Path) -> Layout:
@@ -185,27 +167,36 @@ def subject_groups(file: h5py.File) -> dict[str, bytes]:
     return {unquote(name) if escaped else name: _bytes(name) for name in members(file) if _is_group(file, name)}
 
 
-def datasets(group: h5py.Group, depth: int = 0) -> Iterator[Dataset]:
+def datasets(group: h5py.Group) -> Iterator[Dataset]:
     """Yield all datasets below a group in natural order of their names ("2" before "10"). Raises SourceError."""
+    return _datasets(group, "", 0)
+
+
+def _datasets(group: h5py.Group, above: str, depth: int) -> Iterator[Dataset]:
     if depth > _DEEPEST:
         raise SourceError(f"{group.file.filename}: {_text(group.name)} is nested too deep for feature files")
+    opening = h5py.h5o.open
     for name in members(group):
-        member = _opened_member(group, name)
+        member = _opened_member(group, name, opening)
         if isinstance(member, h5py.h5g.GroupID):
-            below = datasets(h5py.Group(member), depth + 1)
-            yield from (replace(one, name=f"{name}/{one.name}") for one in below)
+            yield from _datasets(h5py.Group(member), f"{above}{name}/", depth + 1)
         elif isinstance(member, h5py.h5d.DatasetID):
-            yield _dataset(group, name, member)
+            # What stands beside a dataset is one as a rule, and opened as such in half the time.
+            opening = h5py.h5d.open
+            yield _dataset(group, name, above + name, member)
 
 
 def members(group: h5py.Group) -> list[str]:
     """Return the names in a group in natural order. Raises SourceError where one is a link to elsewhere."""
-    names = sorted(map(_text, group), key=_natural)
-    for name in names:
-        if group.id.links.get_info(_bytes(name)).type != h5py.h5l.TYPE_HARD:
-            raise SourceError(
-                f"{_place(group, name)} is a link to elsewhere, which is not followed; store the features themselves"
-            )
+    links: list[tuple[bytes, int]] = []
+    group.id.links.iterate(lambda name, info: links.append((name, info.type)), info=True)
+    names = sorted((_text(name) for name, _ in links), key=_natural)
+    if any(kind != h5py.h5l.TYPE_HARD for _, kind in links):
+        kinds = {_text(name): kind for name, kind in links}
+        name = next(name for name in names if kinds[name] != h5py.h5l.TYPE_HARD)
+        raise SourceError(
+            f"{_place(group, name)} is a link to elsewhere, which is not followed; store the features themselves"
+        )
     return names
 
 
@@ -215,7 +206,7 @@ def dataset_of(group: h5py.Group, name: str) -> Dataset | None:
     Raises SourceError where reading it would open another file or load a plugin.
     """
     member = _opened_member(group, name)
-    return _dataset(group, name, member) if isinstance(member, h5py.h5d.DatasetID) else None
+    return _dataset(group, name, name, member) if isinstance(member, h5py.h5d.DatasetID) else None
 
 
 def dataset_chunks(dataset: Dataset, subject: str, medium: str, key: str) -> Iterator[Chunk]:
@@ -230,60 +221,41 @@ def dataset_chunks(dataset: Dataset, subject: str, medium: str, key: str) -> Ite
 
 def has_gallery(subject: h5py.Group) -> bool:
     """Tell whether a subject's group has any dataset in its gallery. Raises SourceError."""
-    if "gallery" not in members(subject) or not _is_group(subject, "gallery"):
-        return False
-    return next(datasets(subject["gallery"]), None) is not None
+    return next(_gallery_datasets(subject), None) is not None
 
 
-def _dataset(group: h5py.Group, name: str, member: h5py.h5d.DatasetID) -> Dataset:
-    # Even a look at the shape of a virtual dataset could open the files that it is made of.
-    if elsewhere := _needs_more_than_the_file(member.get_create_plist()):
-        raise SourceError(f"{_place(group, name)} {elsewhere}; store plain values in this file")
-    data = h5py.Dataset(member)
-    shape, dtype = data.shape, data.dtype
-    fault = _fault(shape, dtype) or _storage_fault(data)
-    frames = 1 if shape is None or len(shape) < 2 else shape[0]
-    return Dataset(name, (frames, shape[-1]) if shape and data.size else (0, 0), str(dtype), fault, data)
+def _gallery_rows(subject: h5py.Group) -> int:
+    """Return how many rows reading a subject's gallery gives: none where it has no dataset."""
+    return sum(dataset.rows for dataset in _gallery_datasets(subject))
 
 
-def _needs_more_than_the_file(plan: h5py.h5p.PropDCID) -> str | None:
-    if plan.get_layout() == h5py.h5d.VIRTUAL:
-        return "is a virtual dataset, whose values are in other files"
-    if plan.get_external_count():
-        return "has its values in another file (external storage)"
-    for position in range(plan.get_nfilters()):
-        code, _, _, name = plan.get_filter(position)
-        if code not in _BUILT_IN_FILTERS:
-            return f"is packed by a plugin (filter {code} {name.decode('utf-8', 'replace')})".replace(" )", ")")
-    return None
+def _gallery_datasets(subject: h5py.Group) -> Iterator[Dataset]:
+    if "gallery" in members(subject):
+        gallery = _opened_member(subject, "gallery")
+        if isinstance(gallery, h5py.h5g.GroupID):
+            yield from datasets(h5py.Group(gallery))
 
 
-def _fault(shape: tuple[int, ...] | None, dtype: np.dtype[Any]) -> Fault | None:
-    if dtype.kind != "f" or dtype.itemsize > 8:
-        return Fault(Reason.UNDECODABLE, f"{dtype} instead of float16, float32 or float64")
-    if shape is None or 0 in shape:
-        return Fault(Reason.EMPTY, "no feature")
-    if len(shape) not in (1, 2):
-        return Fault(Reason.UNDECODABLE, f"the shape is {list(shape)} instead of [frames, D]")
-    if shape[-1] > MOST_VALUES:
-        return Fault(Reason.UNDECODABLE, f"{shape[-1]:,} values in a feature, at most {MOST_VALUES:,} are read")
-    return None
-
-
-def _storage_fault(data: h5py.Dataset) -> Fault | None:
-    if data.id.get_storage_size() == 0:
-        return Fault(Reason.UNDECODABLE, "declared but never written")
-    if data.chunks and math.prod(data.chunks) * data.dtype.itemsize > _LARGEST_CHUNK:
-        return Fault(Reason.UNDECODABLE, f"chunks of {list(data.chunks)} are too large to unpack")
-    return None
+def _dataset(group: h5py.Group, name: str, below: str, member: h5py.h5d.DatasetID) -> Dataset:
+    try:
+        return dataset(below, member)
+    except ElsewhereError as elsewhere:
+        raise SourceError(f"{_place(group, name)} {elsewhere}; store plain values in this file") from None
 
 
 def _is_group(group: h5py.Group, name: str) -> bool:
     return isinstance(_opened_member(group, name), h5py.h5g.GroupID)
 
 
-def _opened_member(group: h5py.Group, name: str) -> h5py.h5o.ObjectID:
-    return h5py.h5o.open(group.id, _bytes(name))
+def _opened_member(
+    group: h5py.Group, name: str, opening: Callable[[Any, bytes], Any] = h5py.h5o.open
+) -> h5py.h5o.ObjectID:
+    try:
+        return opening(group.id, _bytes(name))
+    except KeyError:  # no dataset after all
+        if opening is h5py.h5o.open:
+            raise
+    return _opened_member(group, name)
 
 
 def _label(path: Path, folder: Path) -> str | None:
@@ -297,12 +269,14 @@ def _label(path: Path, folder: Path) -> str | None:
 
 
 def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    if name.isascii() and name.isdecimal():
+        return [(0, ""), (int(name), ""), (0, "")], name
     parts = re.split(r"([0-9]+)", name)
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts], name
 
 
 def _text(name: str | bytes) -> str:
-    # h5py gives a name that is no UTF-8 as bytes.
+    # h5py gives a name as bytes where it is no UTF-8.
     return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from pfstore.errors import SourceError
 
 Key: TypeAlias = tuple[Any, ...]
 """A key as the database gives it: one value a column."""
+
+_Text = TypeVar("_Text", str, str | None)
+_AnyText = TypeVar("_AnyText", bound=str | None)
+
+# Values of these types that are equal read the same. A time does not: its hour may come twice when clocks go back.
+_ONE_TEXT = {str, int, bytes, Decimal, UUID, type(None)}
 
 _EXACT = 2.0**63  # below it a whole float may equal an integer of the same column
 
@@ -39,6 +45,28 @@ def key_text(key: Sequence[object]) -> str:
     if len(key) == 1:
         return "" if key[0] is None else part_text(key[0]).replace("\0", "%00")
     return "/".join("%" if part is None else _escaped(part_text(part)) for part in key)
+
+
+def subject_texts(columns: Sequence[Sequence[object]]) -> list[str | None]:
+    """Return subject_text of many keys, given column by column. Raises SourceError."""
+    (column, *rest) = columns
+    if not rest and "" not in column and (plain := _plain_texts(column)) is not None:
+        return [*plain]
+    return _each_text(subject_text, columns)
+
+
+def key_texts(columns: Sequence[Sequence[object]]) -> list[str]:
+    """Return key_text of many keys, given column by column. Raises SourceError."""
+    (column, *rest) = columns
+    plain = None if rest else _plain_texts(column)
+    return _each_text(key_text, columns) if plain is None else plain
+
+
+def all_storable(texts: Sequence[_Text]) -> Sequence[_Text]:
+    """Return texts with each as storable has it; None stays."""
+    if _printable(filter(None, texts)):
+        return texts
+    return [text and storable(text) for text in texts]
 
 
 def storable(text: str) -> str:
@@ -135,6 +163,29 @@ def part_from_json(part: Any) -> Any:
         "date": date.fromisoformat,
     }
     return readers[name](text)
+
+
+def _printable(texts: Iterable[str]) -> bool:
+    """Tell whether no text holds a control character or a surrogate, which is cheap for all of them at once."""
+    return "".join(texts).isprintable()
+
+
+def _plain_texts(column: Sequence[Any]) -> list[str] | None:
+    """Return key_text of a column's values where they are all text or all whole numbers; None where not."""
+    kinds = set(map(type, column))
+    if kinds == {str} and _printable(column):
+        return list(column)
+    return list(map(str, column)) if kinds == {int} else None
+
+
+def _each_text(text_of: Callable[[Key], _AnyText], columns: Sequence[Sequence[object]]) -> list[_AnyText]:
+    """Return the text of each key; that of a key which comes again is made once where equal keys have one text."""
+    rows = zip(*columns, strict=True)
+    if not set().union(*(map(type, column) for column in columns)) <= _ONE_TEXT:
+        return list(map(text_of, rows))
+    given = list(rows)
+    texts = {key: text_of(key) for key in set(given)}
+    return [texts[key] for key in given]
 
 
 def _part_like(text: str | None, like: object) -> object:

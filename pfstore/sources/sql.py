@@ -29,17 +29,18 @@ class SqlSource:
     """Features in a table or query of any database that SQLAlchemy reaches; a FeatureSource.
 
     name: the source's in pfstore.toml, for messages. A path in the URL of an SQLite file starts from the working
-    directory. Raises ConfigError where the encoding is unknown, SourceError where the database cannot be reached
-    or does not look as the mapping says; so does every method.
+    directory. processes: how many may help to decode text, which takes longer than to read it; None for as many as
+    there are processors for, 0 for none. Raises ConfigError where the encoding is unknown, SourceError where the
+    database cannot be reached or does not look as the mapping says; so does every method.
     """
 
-    def __init__(self, config: SourceConfig, name: str) -> None:
+    def __init__(self, config: SourceConfig, name: str, processes: int | None = None) -> None:
         self._config = config
         encoding = parse_encoding(config.feature.encoding if config.feature else "", config.allow_pickle)
         self._database = LegacyDatabase(str(config.url), name, config.statement_timeout)
         with self._database.snapshot() as connection:
             try:
-                self._rows = RowReader(connection, self._database, config, encoding)
+                self._rows = RowReader(connection, self._database, config, encoding, processes)
             except MappingError as error:
                 raise MappingError(f"{error}{suggestion(connection, self._database)}") from None
 
@@ -120,7 +121,8 @@ class SqlSource:
         return None
 
     def close(self) -> None:
-        """Give back the connections."""
+        """Give back the connections, and end the processes that help."""
+        self._rows.close()
         self._database.close()
 
     def __enter__(self) -> SqlSource:

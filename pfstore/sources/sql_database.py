@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from operator import methodcaller
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -26,6 +26,14 @@ CONNECT_TIMEOUT = 10
 logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
+class Fetching(Protocol):
+    """What has run a statement and gives its rows, at most so many at a time, none at the end."""
+
+    def fetchmany(self, size: int, /) -> Sequence[Sequence[Any]]:
+        """Return the next rows, as tuples or what is like them."""
+        ...
+
+
 class LegacyDatabase:
     """A database that is only ever read.
 
@@ -38,6 +46,7 @@ class LegacyDatabase:
         self._clock = SqliteClock(statement_timeout)
         self._label = f"source {name} ({self._url.set(query={}).render_as_string(hide_password=True)})"
         self._engine = self._opened()
+        self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
         self.dialect: Dialect = dialect_of(self._engine.dialect)
 
     @property
@@ -66,6 +75,36 @@ class LegacyDatabase:
             except BaseException:
                 connection.invalidate()
                 raise
+
+    @contextmanager
+    def fetched(self, connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[Fetching]:
+        """Run a statement as streamed does, its rows by the driver itself: without a name and the cost of one.
+
+        No selected column may be of a type whose values SQLAlchemy would convert.
+        """
+        cursor = self.dialect.cursor(connection)
+        if cursor is None:
+            with self.streamed(connection, statement) as result:
+                yield result
+            return
+        try:
+            cursor.execute(*self._written(statement))
+            yield cursor
+        except BaseException as error:
+            if isinstance(error, (Exception, GeneratorExit)):
+                self.dialect.abandon(connection)
+                cursor.close()
+            else:  # As SQLAlchemy does: after Ctrl-C in the driver nobody knows where its protocol stands.
+                connection.invalidate()
+            raise
+        cursor.close()
+
+    def _written(self, statement: sa.Select[Any]) -> tuple[str, Any]:
+        """Return a statement's text and parameters as the driver takes them."""
+        compiled = statement.compile(self._engine, compile_kwargs={"render_postcompile": True})
+        if not compiled.positional:
+            return str(compiled), compiled.params
+        return str(compiled), tuple(compiled.params[name] for name in compiled.positiontup or ())
 
     @contextmanager
     def streamed(self, connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[sa.CursorResult[Any]]:
@@ -128,7 +167,7 @@ class LegacyDatabase:
         def connect() -> sqlite3.Connection:
             connection = sqlite3.connect(uri, uri=True, timeout=CONNECT_TIMEOUT, check_same_thread=False)
             # SQLite takes any bytes for text; one such value must not fail the whole store.
-            connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+            connection.text_factory = methodcaller("decode", "utf-8", "surrogateescape")
             self._clock.watch(connection)
             return connection
 
@@ -141,6 +180,9 @@ class LegacyDatabase:
         except sa.exc.DBAPIError as error:
             self.raise_interrupt(error.orig)
             raise self.error(prefix + self.words(error.orig)) from error.orig
+        except self._driver_error as error:
+            self.raise_interrupt(error)
+            raise self.error(prefix + self.words(error)) from error
         except (sa.exc.SQLAlchemyError, UnicodeDecodeError) as error:
             raise self.error(prefix + self.words(error)) from error
 

@@ -46,6 +46,10 @@ class Dialect:
     def abandon(self, connection: sa.Connection) -> None:
         """Make ready to close a cursor in the middle of its result, and then the connection."""
 
+    def cursor(self, _: sa.Connection, /) -> Any:
+        """Return a cursor of the driver's own whose rows come as they are fetched, None where SQLAlchemy must read."""
+        return None
+
     def columns(self, _: sa.Connection, cursor: Any, /) -> list[LiveColumn]:
         """Return the live columns of a cursor that has run a SELECT."""
         return [LiveColumn(str(column[0])) for column in cursor.description]
@@ -87,6 +91,10 @@ class Sqlite(Dialect):
 
     case_sensitive_names = False
 
+    def cursor(self, connection: sa.Connection, /) -> Any:
+        """Return a cursor of the driver's own."""
+        return connection.connection.cursor()
+
     def columns(self, _: sa.Connection, cursor: Any, /) -> list[LiveColumn]:
         """Return the live columns; every one may have been declared COLLATE NOCASE or RTRIM."""
         return [LiveColumn(str(column[0]), collates=True) for column in cursor.description]
@@ -110,6 +118,9 @@ class MySql(Dialect):
     _TEXT_TYPES = frozenset((15, *range(247, 255)))  # VARCHAR, ENUM, SET, the BLOBs and TEXTs, VAR_STRING, STRING
     _ENUM_OR_SET = 256 | 2048
 
+    def __init__(self, driver: str) -> None:
+        self._is_pymysql = driver == "pymysql"
+
     def begin(self, connection: sa.Connection, timeout: float) -> None:
         """Begin a read-only transaction on one snapshot. timeout: of a statement, in seconds."""
         is_mariadb = bool(getattr(connection.dialect, "is_mariadb", False))
@@ -123,6 +134,14 @@ class MySql(Dialect):
             "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
         ):
             connection.exec_driver_sql(statement)
+
+    def cursor(self, connection: sa.Connection, /) -> Any:
+        """Return a cursor of pymysql's own that holds no more than the row in hand."""
+        if not self._is_pymysql:
+            return None
+        from pymysql.cursors import SSCursor
+
+        return connection.connection.cursor(SSCursor)
 
     def abandon(self, connection: sa.Connection) -> None:
         """Tell pymysql not to read the rest of a result, however long, before it closes the cursor."""
@@ -173,6 +192,10 @@ class Postgres(Dialect):
         settings = {"statement_timeout": round(timeout * 1000), "idle_in_transaction_session_timeout": 0}
         for name, value in settings.items():
             connection.execute(sa.select(sa.func.set_config(name, str(value), True)))
+
+    def cursor(self, connection: sa.Connection, /) -> Any:
+        """Return a cursor of psycopg's own at the server, binary (see begin)."""
+        return connection.connection.cursor("pfstore_rows") if self._binary else None
 
     def columns(self, connection: sa.Connection, cursor: Any, /) -> list[LiveColumn]:
         """Return the live columns with the names of their types."""
@@ -239,8 +262,9 @@ def dialect_of(dialect: sa.Dialect) -> Dialect:
     """Return what differs in a database, told by SQLAlchemy's name of it."""
     if dialect.name == "postgresql":
         return Postgres(dialect.driver)
-    kinds: dict[str, type[Dialect]] = {"sqlite": Sqlite, "mysql": MySql, "mariadb": MySql}
-    return kinds.get(dialect.name, Dialect)()
+    if dialect.name in ("mysql", "mariadb"):
+        return MySql(dialect.driver)
+    return Sqlite() if dialect.name == "sqlite" else Dialect()
 
 
 def _binary_cursor() -> Any:

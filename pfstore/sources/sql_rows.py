@@ -13,9 +13,11 @@ from pfstore.config import ExtractorColumn, SourceConfig
 from pfstore.sources import keys, sql_ranges
 from pfstore.sources.assembly import Chunk, Fault
 from pfstore.sources.base import Reason, ShardRange
-from pfstore.sources.encodings import Encoding
+from pfstore.sources.decoding import PageDecoder
+from pfstore.sources.encodings import Decoded, Encoding
 from pfstore.sources.encodings.values import MAX_BYTES
-from pfstore.sources.sql_database import LegacyDatabase
+from pfstore.sources.row_texts import RowTexts
+from pfstore.sources.sql_database import Fetching, LegacyDatabase
 from pfstore.sources.sql_dialects import Column, LiveColumn
 from pfstore.sources.sql_exclusions import Exclusions
 from pfstore.sources.sql_relation import column, find, verbatim
@@ -25,16 +27,23 @@ _PAGE_ROWS = 4096
 _FIRST_PAGE = 64  # rows read before the size of a row is known
 
 _Columns = list[tuple[Any, ...]]
+_Subjects = list[str | None]
 
 
 class RowReader:
     """Knows the live columns of a mapping and reads their rows.
 
+    processes: how many may help with decoding (see PageDecoder).
     Raises MappingError where the mapping names a table or column that is not there.
     """
 
     def __init__(
-        self, connection: sa.Connection, database: LegacyDatabase, config: SourceConfig, encoding: Encoding
+        self,
+        connection: sa.Connection,
+        database: LegacyDatabase,
+        config: SourceConfig,
+        encoding: Encoding,
+        processes: int | None = None,
     ) -> None:
         self._database = database
         self._config = config
@@ -47,10 +56,15 @@ class RowReader:
         self._live("changed", *([config.changed] if config.changed else []))
         (feature,) = self._live("feature", str(config.feature and config.feature.column))
         selected, self._encoding = database.dialect.feature(feature, encoding)
+        self._decoder = PageDecoder(self._encoding, processes)
         self._oversize, self._feature = bounded(selected, database.dialect.size(feature))
         self._exclusions = Exclusions(config.exclude)
         # What the user wrote in SQL shows its mistakes now, not in the middle of a run.
         connection.execute(self._filtered(sa.select(sa.literal_column("1"))).limit(0))
+
+    def close(self) -> None:
+        """End the processes that help."""
+        self._decoder.close()
 
     @property
     def has_row_key(self) -> bool:
@@ -84,15 +98,22 @@ class RowReader:
 
     def read(self, connection: sa.Connection, statement: sa.Select[Any], extractor: str) -> Generator[Chunk]:
         """Run a statement of this reader and yield its rows, decoded and with their faults."""
+        with self._database.fetched(connection, statement) as result, closing(self._pages(result)) as pages:
+            for (subjects, columns), decoded in self._decoder.decoded(pages):
+                yield self._chunk(subjects, columns, decoded, extractor)
+
+    def _pages(self, result: Fetching) -> Generator[tuple[tuple[_Subjects, _Columns], Sequence[Any]]]:
+        """Yield the rows of a result page by page: the subjects and all columns but the last, and that, the values."""
         kinds = _Kinds(self._subject)
-        with self._database.streamed(connection, statement) as result:
-            size = _FIRST_PAGE
-            while rows := result.fetchmany(size):
-                columns = list(zip(*rows, strict=True))
-                self._refuse_mixed(kinds, columns)
-                yield self._chunk(columns, extractor)
-                largest = max(_size(value) for value in columns[-1])
-                size = max(1, min(_PAGE_ROWS, _PAGE_BYTES // largest))
+        size = _FIRST_PAGE
+        while rows := result.fetchmany(size):
+            *columns, values = zip(*rows, strict=True)
+            self._refuse_mixed(kinds, columns)
+            subjects = keys.subject_texts(columns[: len(self._subject)])
+            size = max(1, min(_PAGE_ROWS, _PAGE_BYTES // _largest(values)))
+            if not all(subjects):
+                values = tuple(value if known else None for known, value in zip(subjects, values, strict=True))
+            yield (subjects, columns), values
 
     def subjects(self, connection: sa.Connection) -> Generator[tuple[keys.Key, int]]:
         """Yield every subject's key with the number of its rows, in the database's order."""
@@ -101,7 +122,7 @@ class RowReader:
         statement = self._filtered(sa.select(*self._keys(self._subject), sa.func.count()))
         statement = statement.where(*present).group_by(*columns).order_by(*columns)
         kinds = _Kinds(self._subject)
-        with self._database.streamed(connection, statement) as result:
+        with self._database.fetched(connection, statement) as result:
             while groups := result.fetchmany(_PAGE_ROWS):
                 self._refuse_mixed(kinds, list(zip(*groups, strict=True)))
                 yield from ((tuple(group[:-1]), int(group[-1])) for group in groups)
@@ -186,21 +207,18 @@ class RowReader:
             if not _number(value) >= minimum
         }
 
-    def _chunk(self, columns: _Columns, extractor: str) -> Chunk:
-        """Make a chunk of the selected columns' values."""
-        subject, rest = columns[: len(self._subject)], columns[len(self._subject) :]
+    def _chunk(self, subjects: _Subjects, columns: _Columns, decoded: Decoded, extractor: str) -> Chunk:
+        """Make a chunk of a page of rows: their subjects, the columns but the feature's, and the features."""
+        rest = columns[len(self._subject) :]
         medium, rest = rest[: len(self._medium)], rest[len(self._medium) :]
-        row, (*rest, oversizes, values) = rest[: len(self._row)], rest[len(self._row) :]
-        subjects = [keys.subject_text(key) for key in zip(*subject, strict=True)]
-        decoded = self._encoding.decode_many(
-            [value if known else None for known, value in zip(subjects, values, strict=True)]
-        )
+        row, (*rest, oversizes) = rest[: len(self._row)], rest[len(self._row) :]
         faults = self._low_quality(rest[0]) if self._quality else {}
         faults |= decoded.faults
         faults |= _too_large(oversizes)
         if self._extractor:
             faults |= _of_others(rest[-1], extractor)
-        return Chunk(subjects, _texts(medium, len(values)), _texts(row, len(values)), decoded.features, faults)
+        media = keys.key_texts(medium) if medium else [""] * len(subjects)
+        return Chunk(subjects, media, _row_texts(row, len(subjects)), decoded.features, faults)
 
 
 class _Kinds:
@@ -256,8 +274,8 @@ def _of_others(values: Sequence[Any], extractor: str) -> dict[int, Fault]:
     }
 
 
-def _texts(columns: _Columns, rows: int) -> list[str]:
-    return [keys.key_text(key) for key in zip(*columns, strict=True)] if columns else [""] * rows
+def _row_texts(columns: _Columns, rows: int) -> RowTexts:
+    return RowTexts(rows, lambda row: keys.key_text([column[row] for column in columns]) if columns else "")
 
 
 def _number(value: Any) -> float:
@@ -265,6 +283,13 @@ def _number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         return float("nan")
+
+
+def _largest(values: Sequence[Any]) -> int:
+    """Return about how many bytes the largest of some values takes."""
+    if set(map(type, values)) == {bytes}:
+        return max(1, *map(len, values))
+    return max(map(_size, values))
 
 
 def _size(value: Any) -> int:

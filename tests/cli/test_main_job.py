@@ -57,6 +57,24 @@ def test_what_people_read(folder: Path, run: Run) -> None:
     assert found[2:] == ["", "exhaustive, exact"]
 
 
+def test_it_tells_where_the_time_went(folder: Path, run: Run) -> None:
+    told = run("backfill", "staff", "--profile")
+    assert told.code == 0
+    assert "features/s alone" in told.out
+    assert told.out.count("the limit") == 1
+    profile = run("backfill", "staff", "--profile", "--restart", "--json").json["profile"]
+    assert set(profile) == {"stages", "wall", "features", "limit"}
+    assert profile["limit"] in profile["stages"]
+    assert profile["stages"]["decoding"] > 0
+    assert max(profile["stages"].values()) <= profile["wall"]
+
+
+def test_a_device_that_is_not_here(folder: Path, run: Run) -> None:
+    told = run("backfill", "staff", "--device", "cuda:99")
+    assert told.code == 3
+    assert told.err == "pfstore: there is no device 'cuda:99' here: use cpu\n"
+
+
 def test_rejects_are_listed(folder: Path, run: Run) -> None:
     import sqlite3
 

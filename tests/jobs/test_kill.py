@@ -16,7 +16,7 @@ from pfstore.gallery.database import Connection, Database
 from tests.cli.conftest import CONFIG, write_legacy
 from tests.memory import people
 
-KILLS = 10
+KILLS, SUBJECTS = 10, 5000
 
 # As `pfstore backfill`, but committing so often that there is something to interrupt.
 PROGRAM = """
@@ -58,7 +58,7 @@ def test_killed_ten_times(
     database: Database, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_legacy(tmp_path / "legacy.db", people(3000))
+    write_legacy(tmp_path / "legacy.db", people(SUBJECTS))
     second = '\n[galleries.undisturbed]\nsource = "hr"\nmodel = "average"\n'
     (tmp_path / "pfstore.toml").write_text(CONFIG.format(url=database.uri) + second)
     assert _start("undisturbed").wait(timeout=120) == 0
@@ -71,7 +71,7 @@ def test_killed_ten_times(
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         progress.append(len(_rows(connection, "staff")))
-    assert 0 < progress[-1] < 3000
+    assert 0 < progress[-1] < SUBJECTS
     assert len(set(progress)) > 2
     assert _start("staff").wait(timeout=120) == 0
     assert _rows(connection, "staff") == _rows(connection, "undisturbed")
@@ -80,4 +80,4 @@ def test_killed_ten_times(
         " JOIN pfstore.versions USING (version_id) JOIN pfstore.galleries USING (gallery_id) WHERE name = 'staff'"
         " AND runs.state = 'done'"
     ).fetchone()
-    assert row == (1, 3000)
+    assert row == (1, SUBJECTS)

@@ -84,6 +84,18 @@ def test_large_finite_values_are_kept() -> None:
     assert not batch.rejects
 
 
+@pytest.mark.parametrize("norm", [1.01e-6, 1e-5, 1e-4, 1.01e-4, 1e19, 3e38])
+def test_all_norms_from_the_least_one_on_are_kept(norm: float) -> None:
+    (batch,) = batches([("a", "1", [norm, 0]), ("a", "2", [0, -norm])])
+    assert (len(batch.features.features), batch.rejects) == (2, [])
+
+
+@pytest.mark.parametrize("norm", [0.99e-6, 1e-23, 1e-45])
+def test_all_norms_below_it_are_not(norm: float) -> None:
+    (batch,) = batches([("a", "1", [norm, 0]), ("a", "2", [1, 1])])
+    assert [(one.medium, one.reason) for one in batch.rejects] == [("1", Reason.ZERO_NORM)]
+
+
 def test_a_row_without_subject_counts_no_subject() -> None:
     (batch,) = batches([(None, "1", [1, 0]), ("", "2", [1, 0]), ("a", "3", [1, 0])])
     assert [one.reason for one in batch.rejects] == [Reason.NO_SUBJECT] * 2

@@ -297,3 +297,33 @@ def test_synthetic_files_and_their_damage_are_accounted_for(tmp_path: Path) -> N
     assert Counter(reject.reason for one in batches for reject in one.rejects) == {
         Reason.NON_FINITE: 6, Reason.ZERO_NORM: 3, Reason.WRONG_DIMENSION: 3, Reason.EMPTY: 3,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"userblock_size": 1024}, {"chunks": (2, D)}, {"chunks": (2, D), "compression": "gzip"}, {"dtype": ">f4"}],
+)
+def test_small_sets_are_gathered_wherever_their_values_lie(tmp_path: Path, options: dict[str, Any]) -> None:
+    people = {name: [frames(n, n) for n in (3, 1, 4)] for name in "abc"}
+    people["b"][2][1, 0] = np.nan
+    of_set = {key: options[key] for key in options.keys() - {"userblock_size"}}
+    with h5py.File(tmp_path / "a.h5", "w", userblock_size=options.get("userblock_size", 0)) as file:
+        for name, media in people.items():
+            for number, features in enumerate(media):
+                chunked = of_set if len(features) > 1 else {}
+                file.create_dataset(f"{name}/gallery/video/{number}", data=features, **chunked)
+    with opened(tmp_path / "a.h5") as source:
+        assert len(list(source.chunks_of(source.subjects))) == 1
+        (batch,) = read(source)
+    kept = [features[~np.isnan(features).any(axis=1)] for media in people.values() for features in media]
+    np.testing.assert_array_equal(batch.features.features, np.concatenate(kept))
+    assert batch.features.media_offsets.tolist() == [0, *np.cumsum([len(features) for features in kept])]
+    assert [(one.subject, one.medium, one.row) for one in batch.rejects] == [("b", "video/2", "gallery/video/2[1]")]
+
+
+def test_sets_of_two_dimensions_are_not_gathered_into_one(tmp_path: Path) -> None:
+    content = {f"a/gallery/video/{n}": np.ones((2, D + n % 2), np.float32) for n in range(4)}
+    with opened(store(tmp_path / "a.h5", content)) as source:
+        (batch,) = read(source)
+    assert batch.features.media_ids == ["video/0", "video/2"]
+    assert [one.row for one in batch.rejects] == [f"gallery/video/{n}[{row}]" for n in (1, 3) for row in (0, 1)]

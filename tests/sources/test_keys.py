@@ -6,6 +6,7 @@ import json
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -104,3 +105,29 @@ def test_what_postgresql_cannot_store_is_spelled_out(text: str, expected: str) -
 @given(st.binary(), st.binary())
 def test_bytes_keys_are_never_confused(one: bytes, other: bytes) -> None:
     assert (keys.part_text(one) == keys.part_text(other)) == (one == other)
+
+
+_MANY: list[list[object]] = [
+    ["a", "a", "b", ""],
+    ["a", "\0", "\udcff", None],
+    [1, 1, 2],
+    [1, True, 1.0, None],
+    [b"a", b"\xff", b"", None],
+    [Decimal("1.0"), Decimal("1.00"), Decimal("2")],
+    [datetime(2024, 10, 27, 2, 30, fold=fold, tzinfo=ZoneInfo("Europe/Berlin")) for fold in (0, 1, 0)],
+    [0.0, -0.0, float("nan")],
+]
+
+
+@pytest.mark.parametrize("column", _MANY)
+def test_many_keys_read_as_each_does(column: list[object]) -> None:
+    assert keys.subject_texts([column]) == [keys.subject_text([part]) for part in column]
+    assert keys.key_texts([column]) == [keys.key_text([part]) for part in column]
+    pairs = list(zip(column, column[::-1], strict=True))
+    assert keys.subject_texts([column, column[::-1]]) == [keys.subject_text(pair) for pair in pairs]
+    assert keys.key_texts([column, column[::-1]]) == [keys.key_text(pair) for pair in pairs]
+
+
+def test_many_texts_are_storable_as_each_is() -> None:
+    texts = ["a", None, "\0", "\udcff", "é", "\u200d"]
+    assert keys.all_storable(texts) == [text and keys.storable(text) for text in texts]

@@ -24,6 +24,7 @@ from pfstore.sources.encodings.wrappers import WRAPPERS
 
 _T = TypeVar("_T")
 
+_SLOW = (Json, PgVector, Array, Pickle)
 _PROTOBUF = re.compile(r"protobuf:([1-9]\d*):(double|float)")
 _KNOWN = [*WRAPPERS, *raw.NAMES, "json", "json:PATH", "pgvector", "array"]
 _KNOWN += ["protobuf:FIELD:double", "protobuf:FIELD:float", "npy", "pickle"]
@@ -48,6 +49,11 @@ class Encoding:
     leaf: Leaf
     wrappers: tuple[Callable[[Any], bytes], ...] = field(default=())
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether a value takes longer to decode than to be handed to another process: text and pickles."""
+        return isinstance(self.leaf, _SLOW)
+
     def decode(self, value: Any) -> Floats:
         """Return the numbers of one value, [D] float32.
 
@@ -58,6 +64,8 @@ class Encoding:
     def decode_many(self, values: Sequence[Any]) -> Decoded:
         """Decode many values, just as decode does one; raw numbers of equal length at the speed of memory."""
         faults: dict[int, Fault] = {}
+        if (whole := self._whole(values)) is not None:
+            return Decoded(whole, faults)
         payloads = dict(enumerate(values))
         if self.wrappers:
             payloads = _each(self._unwrapped, payloads, faults)
@@ -67,6 +75,13 @@ class Encoding:
         rest = sorted(payloads.keys() - rows)
         single = _each(self._content, {i: payloads[i] for i in rest}, faults)
         return Decoded(_in_order(len(values), rows, block, single), faults)
+
+    def _whole(self, values: Sequence[Any]) -> Floats | None:
+        """Decode values that are bytes of one length, as nearly all pages hold; None where they are not."""
+        if self.wrappers or not isinstance(self.leaf, BlockLeaf) or set(map(type, values)) != {bytes}:
+            return None
+        lengths = set(map(len, values))
+        return self.leaf.decode_block(values) if len(lengths) == 1 and 0 < lengths.pop() <= MAX_BYTES else None
 
     def _unwrapped(self, value: Any) -> Any:
         for unwrap in self.wrappers:
