@@ -1,4 +1,5 @@
-# `make demo` shows the whole way, `make test` runs every test; each sets up what it needs in .venv.
+# `make demo` shows the whole way, `make test` runs every test, `make bench` measures (BIG=1: the large sizes) and keeps
+# what it found in bench.json; each sets up what it needs in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -26,7 +27,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python -m bench $(if $(BIG),--big)
+	$(BIN)/python -m bench $(if $(BIG),--big) --out bench.json
 
 clean:
 	rm -rf .venv demo

@@ -189,6 +189,7 @@ def test_an_interrupted_run_counts_what_it_excludes_once(
 ) -> None:
     make_store(url)
     monkeypatch.setattr(jobs, "SHARD_FEATURES", 1)
+    monkeypatch.setattr(jobs, "AHEAD_FEATURES", 0)
     average = load_model("average")
     models.resolve(connection, "average")
     seen: list[int] = []
