@@ -18,7 +18,6 @@ from pfstore.gallery import copying
 from pfstore.gallery.coarse import Coarse
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Version
-from pfstore.gallery.locking import released
 from pfstore.gallery.runs import Counts
 from pfstore.sources.base import Reject
 
@@ -37,9 +36,16 @@ _BEGIN = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
 @contextmanager
 def staging(connection: Connection, version: Version, run_id: int) -> Iterator[ShardWriter]:
     """Open a writer; what it has not committed in the end is gone."""
-    writer = ShardWriter(connection, version, run_id)
-    with released(connection, "ROLLBACK"):
-        yield writer
+    try:
+        yield ShardWriter(connection, version, run_id)
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            # Ctrl-C may have come in the middle of a statement, after which the connection answers to nothing.
+            connection.close()
+        raise
+    finally:
+        if not connection.closed:
+            connection.rollback()
 
 
 class ShardWriter:
@@ -107,7 +113,7 @@ class ShardWriter:
                 copy.write(rows)
                 copy.write(copying.TRAILER)
         except UniqueViolation:
-            self._connection.execute("ROLLBACK")
+            self._connection.rollback()
             self._begun, self._was_empty = False, False
             self.known(batch.subject_ids)
             raise
@@ -140,7 +146,7 @@ class ShardWriter:
         named = dict(zip((field.name for field in fields(Counts)), astuple(total), strict=True))
         noted = {"kept": self._kept, "excluded": Jsonb(self._excluded), "now": datetime.now(UTC)}
         self._connection.execute(_DONE, {"run": self.run_id, "shard": shard} | named | noted)
-        self._connection.execute("COMMIT")
+        self._connection.commit()
         self._begun = False
         self._forget()
         return total
@@ -148,7 +154,7 @@ class ShardWriter:
     def clear(self) -> None:
         """Give up what was not committed."""
         if self._begun:
-            self._connection.execute("ROLLBACK")
+            self._connection.rollback()
             self._begun = False
         self._forget()
 
