@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from pfstore.errors import SourceError
 from pfstore.fusion import load_model
 from pfstore.gallery import models, runs
-from pfstore.gallery.database import Connection
+from pfstore.gallery.database import Connection, Database
 from pfstore.gallery.galleries import Contract, Version, ensure
 from pfstore.gallery.runs import Counts
 from pfstore.gallery.writing import ShardWriter, staging
@@ -165,3 +166,26 @@ def test_ctrl_c_leaves_no_thread(connection: Connection, batches: list[list[Sour
     with pytest.raises(KeyboardInterrupt):
         piped(connection, version, run, reading(), 10_000)
     assert threading.active_count() == before
+
+
+def test_ctrl_c_ends_a_statement_that_waits(
+    connection: Connection, batches: list[list[SourceBatch]], database: Database
+) -> None:
+    version, run = opened(connection, "g", len(batches))
+    before = threading.active_count()
+    with database.connect() as other, other.transaction():
+        other.execute("LOCK TABLE pfstore.templates IN SHARE MODE")
+
+        def reading() -> Iterator[list[SourceBatch]]:
+            yield batches[0]
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            while other.execute(waiting).fetchone() == (0,):
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            piped(connection, version, run, reading(), 10_000)
+        assert threading.active_count() == before
+        assert connection.closed
+    with database.connect() as other:
+        assert written(other, "g") == []
