@@ -1,9 +1,11 @@
-"""Templates as the rows of PostgreSQL's binary COPY, made a batch at a time."""
+"""Templates as the rows of PostgreSQL's binary COPY."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from pfstore.features import TemplateBatch
 from pfstore.gallery.coarse import Coarse, halves
+from pfstore.gallery.galleries import Version
 
 COLUMNS = (
     "subject_id", "version_id", "run_id", "fused_at", "features", "media", "fingerprint", "residual", "coarse",
@@ -21,17 +24,36 @@ TRAILER = b"\xff\xff"
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _KEY = struct.Struct(">hi")  # the number of columns, and the bytes of the first
+_VALUES_AT_ONCE = 2**18
+"""1 MB of templates: they stay in the processor's cache, and what is made of them in memory that is at hand."""
 
 
-def rows(batch: TemplateBatch, coarse: Coarse | None, *, version: int, run: int, fused_at: datetime) -> bytes:
-    """Encode a batch as rows of COLUMNS; every value but the key of the subject has one length for all of them.
+def rows(batch: TemplateBatch, version: Version, *, run: int, fused_at: datetime, encoding: str) -> Iterator[bytes]:
+    """Encode a batch as rows of COLUMNS, a part of it at a time; the templates become half precision.
 
-    coarse: the inline vectors, None where a template is its own. The templates become half precision.
+    encoding: in which the connection sends text, as Python names it.
     """
+    for part in _parts(batch, max(1, _VALUES_AT_ONCE // version.template_dimension)):
+        coarse = Coarse.of(part.templates, version.blocks) if version.scanned == "coarse" else None
+        keys = list(map(str.encode, part.subject_ids, repeat(encoding)))
+        yield _keyed(keys, _table(part, coarse, version, run, fused_at))
+
+
+def _parts(batch: TemplateBatch, size: int) -> Iterator[TemplateBatch]:
+    for first in range(0, len(batch.subject_ids), size):
+        of = slice(first, first + size)
+        counts = batch.features[of], batch.media[of]
+        yield TemplateBatch(batch.subject_ids[of], batch.templates[of], *counts, batch.fingerprints[of])
+
+
+def _table(
+    batch: TemplateBatch, coarse: Coarse | None, version: Version, run: int, fused_at: datetime
+) -> NDArray[np.void]:
+    """[S] rows but for their keys: every other value has one length in all of them."""
     values: dict[str, tuple[str, Any]] = {
-        "version_id": (">i4", version),
+        "version_id": (">i4", version.version_id),
         "run_id": (">i8", run),
-        "fused_at": (">i8", (fused_at - _EPOCH) // (fused_at.resolution)),
+        "fused_at": (">i8", (fused_at - _EPOCH) // fused_at.resolution),
         "features": (">i4", batch.features),
         "media": (">i4", batch.media),
         "fingerprint": ("V16", np.frombuffer(b"".join(batch.fingerprints), dtype="V16")),
@@ -48,7 +70,7 @@ def rows(batch: TemplateBatch, coarse: Coarse | None, *, version: int, run: int,
     table = np.zeros(len(batch.subject_ids), dtype=layout)
     for name, value in filled.items():
         table[name] = value
-    return _keyed(batch.subject_ids, table)
+    return table
 
 
 def _fields(name: str, kind: str, value: Any, filled: dict[str, Any]) -> list[Any]:
@@ -61,12 +83,9 @@ def _fields(name: str, kind: str, value: Any, filled: dict[str, Any]) -> list[An
     return [(f"{name} dimension", ">i2"), (f"{name} unused", ">i2"), (name, ">f2", (value.shape[1],))]
 
 
-def _keyed(keys: Any, table: NDArray[Any]) -> bytes:
+def _keyed(keys: Sequence[bytes], table: NDArray[np.void]) -> bytes:
     """Join the rows, each behind the number of its columns and its key."""
-    width, columns = table.itemsize, len(COLUMNS)
-    content = table.view(np.uint8).data if len(table) else memoryview(b"")
-    parts: list[bytes | memoryview] = []
-    for number, key in enumerate(keys):
-        text = key.encode()
-        parts += (_KEY.pack(columns, len(text)), text, content[number * width : (number + 1) * width])
-    return b"".join(parts)
+    heads = {length: _KEY.pack(len(COLUMNS), length) for length in set(map(len, keys))}
+    contents = table.view(f"V{table.itemsize}").tolist()
+    parts = zip(map(heads.__getitem__, map(len, keys)), keys, contents, strict=True)
+    return b"".join(chain.from_iterable(parts))

@@ -1,4 +1,4 @@
-"""Writing a shard: one transaction, in which templates go straight into the table by binary COPY."""
+"""Writing a shard: encoded as it comes, then one short transaction that copies it straight into the table."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, fields
 from datetime import UTC, datetime
 from functools import cached_property
+from io import BytesIO
 
 from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
@@ -15,7 +16,6 @@ from psycopg.types.json import Jsonb
 from pfstore.errors import SourceError
 from pfstore.features import TemplateBatch
 from pfstore.gallery import copying
-from pfstore.gallery.coarse import Coarse
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Version
 from pfstore.gallery.runs import Counts
@@ -29,8 +29,11 @@ _DONE = (
     + ", ".join(f"{field.name} = %({field.name})s" for field in fields(Counts))
     + ", kept = %(kept)s, excluded = %(excluded)s WHERE run_id = %(run)s AND number = %(shard)s AND done_at IS NULL"
 )
-# The source may keep a shard waiting for longer than a server lets a transaction be idle.
+# Where a shard is too large to be held, the source may keep its transaction waiting for longer than a server allows.
 _BEGIN = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
+
+MOST_HELD = 2**26
+"""Bytes of encoded templates that are held until the commit: 13,000 templates of 4 x 512 values."""
 
 
 @contextmanager
@@ -49,10 +52,12 @@ def staging(connection: Connection, version: Version, run_id: int) -> Iterator[S
 
 
 class ShardWriter:
-    """Writes what a shard gave in one transaction.
+    """Collects what a shard gave and writes it in one transaction.
 
     One at a time on a connection in autocommit mode, opened by `staging`. Nothing is visible to anyone before
-    `commit`, and a writer that dies leaves nothing behind.
+    `commit`, and a writer that dies leaves nothing behind. The transaction begins at the commit, or where MOST_HELD
+    bytes have come together: as long as it lasts no other version can be dropped, and searches queue up behind
+    whoever tries.
     """
 
     def __init__(self, connection: Connection, version: Version, run_id: int) -> None:
@@ -60,14 +65,18 @@ class ShardWriter:
         self._connection = connection
         self.run_id = run_id
         self._begun = False
+        # Filled again from its beginning: memory that the process has already is filled faster than new.
+        self._held = BytesIO()
         self._forget()
 
     def known(self, subject_ids: Sequence[str]) -> dict[str, bytes]:
         """Return the fingerprints of those of the subjects that have a template already; to be asked before `add`.
 
         Raises SourceError where this run has written one of them before: then two keys of the source look alike.
-        Of a version that was empty when the writer was opened nobody is asked about: there `add` finds that out.
+        Of a version that was empty when the writer was opened nobody is asked about: there writing finds that out.
         """
+        for subject in self._added.intersection(subject_ids):
+            raise _twice(subject)
         if self._was_empty:
             return {}
         query = (
@@ -89,34 +98,40 @@ class ShardWriter:
         return self._connection.execute(query, (self.version.version_id,)).fetchone() == (True,)
 
     def add(self, batch: TemplateBatch) -> None:
-        """Write templates, as half precision, in place of those that `known` told of.
+        """Take templates, as half precision, in place of those that `known` told of.
 
-        Raises SourceError for a subject that the run has had before.
+        Raises SourceError for a subject that the run has had before; if in an earlier shard, perhaps at the commit.
         """
-        if not batch.subject_ids:
-            return
         for subject in batch.subject_ids:
             if subject in self._added:
                 raise _twice(subject)
             self._added.add(subject)
+        self._replaced += [subject for subject in batch.subject_ids if subject in self._outdated]
+        now, encoding = datetime.now(UTC), self._connection.info.encoding
+        for rows in copying.rows(batch, self.version, run=self.run_id, fused_at=now, encoding=encoding):
+            self._held.write(rows)
+            if self._held.tell() > MOST_HELD:
+                self._copy()
+
+    def _copy(self) -> None:
+        """Send what is held to the server."""
         self._begin()
-        outdated = [subject for subject in batch.subject_ids if subject in self._outdated]
-        if outdated:
-            self._connection.execute(_REMOVE, (self.version.version_id, outdated))
-        coarse = None
-        if self.version.scanned == "coarse":
-            coarse = Coarse.of(batch.templates, self.version.blocks)
-        rows = copying.rows(batch, coarse, version=self.version.version_id, run=self.run_id, fused_at=datetime.now(UTC))
+        if self._replaced:
+            self._connection.execute(_REMOVE, (self.version.version_id, self._replaced))
         try:
             with self._connection.cursor().copy(_TEMPLATES) as copy:
                 copy.write(copying.HEADER)
-                copy.write(rows)
+                with self._held.getbuffer() as rows:
+                    copy.write(rows[: self._held.tell()])
                 copy.write(copying.TRAILER)
         except UniqueViolation:
-            self._connection.rollback()
-            self._begun, self._was_empty = False, False
-            self.known(batch.subject_ids)
+            subjects = list(self._added)
+            self.clear()
+            self._was_empty = False
+            self.known(subjects)
             raise
+        self._held.seek(0)
+        self._replaced.clear()
 
     def keep(self, subjects: Sequence[str]) -> None:
         """Note subjects whose templates stay as they are."""
@@ -134,6 +149,8 @@ class ShardWriter:
     def commit(self, shard: int, counts: Counts) -> Counts:
         """Write the rest and the shard's "done", and make all of it visible; return the counts with removals."""
         self._begin()
+        if self._held.tell():
+            self._copy()
         removed = 0
         if self._gone:
             removed = self._connection.execute(_REMOVE, (self.version.version_id, self._gone)).rowcount
@@ -164,6 +181,8 @@ class ShardWriter:
             self._begun = True
 
     def _forget(self) -> None:
+        self._held.seek(0)
+        self._replaced: list[str] = []
         self._rejects: list[Reject] = []
         self._gone: list[str] = []
         self._kept: list[str] = []

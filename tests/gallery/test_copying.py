@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pfstore.errors import SourceError
 from pfstore.features import TemplateBatch
-from pfstore.gallery import galleries, models
+from pfstore.gallery import copying, galleries, models, writing
 from pfstore.gallery.coarse import Coarse, halves
 from pfstore.gallery.database import Database
 from pfstore.gallery.galleries import Contract
@@ -37,7 +37,9 @@ def version_of(database: Database, blocks: int) -> galleries.Version:
 
 
 @pytest.mark.parametrize("blocks", [1, 3])
-def test_every_value_arrives(database: Database, blocks: int) -> None:
+@pytest.mark.parametrize("at_once", [1, 4, len(KEYS)])
+def test_every_value_arrives(database: Database, blocks: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "_VALUES_AT_ONCE", at_once * blocks * DIMENSION)
     version, batch = version_of(database, blocks), batch_of(KEYS, blocks)
     before = datetime.now(UTC)
     with database.connect() as connection, staging(connection, version, 41) as writer:
@@ -65,6 +67,7 @@ def test_every_value_arrives(database: Database, blocks: int) -> None:
 def again(writer: ShardWriter, keys: list[str]) -> None:
     writer.known(keys)
     writer.add(batch_of(keys, 1))
+    writer.commit(1, Counts())
 
 
 def values_of(text: str) -> NDArray[np.float16]:
@@ -77,7 +80,11 @@ def test_halves_are_rounded_as_numpy_rounds() -> None:
     assert np.array_equal(halves(values).view(np.uint16), values.astype(np.float16).view(np.uint16))
 
 
-def test_a_shard_is_seen_as_a_whole_or_not_at_all(database: Database) -> None:
+@pytest.mark.parametrize("most_held", [0, writing.MOST_HELD])
+def test_a_shard_is_seen_as_a_whole_or_not_at_all(
+    database: Database, most_held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "MOST_HELD", most_held)
     version = version_of(database, 1)
     count = f"SELECT count(*) FROM pfstore.templates WHERE version_id = {version.version_id}"
     with database.connect() as connection, database.connect() as other:
@@ -92,22 +99,58 @@ def test_a_shard_is_seen_as_a_whole_or_not_at_all(database: Database) -> None:
         assert other.execute(count).fetchone() == (1,)
 
 
-def test_what_a_run_before_wrote_is_replaced(database: Database) -> None:
+def test_no_lock_is_held_while_a_shard_is_read(database: Database) -> None:
+    version, other = version_of(database, 1), version_of(database, 2)
+    with database.connect() as connection, database.connect() as dropping:
+        with staging(connection, other, 1) as writer:
+            writer.add(batch_of(["a"], 2))
+            writer.commit(0, Counts())
+        with staging(connection, version, 1) as writer:
+            writer.known(["a"])
+            writer.add(batch_of(["a"], 1))
+            assert galleries.drop(dropping, other.gallery) == 1
+            writer.commit(0, Counts())
+        assert connection.execute("SELECT count(*) FROM pfstore.templates").fetchone() == (1,)
+
+
+def test_keys_travel_in_the_encoding_of_the_connection(database: Database) -> None:
+    version, keys = version_of(database, 1), ["Größe", "é"]
+    with database.connect() as connection:
+        connection.execute("SET client_encoding TO latin1")
+        with staging(connection, version, 1) as writer:
+            writer.add(batch_of(keys, 1))
+            writer.commit(0, Counts())
+        with staging(connection, version, 2) as writer:
+            assert writer.known(keys).keys() == set(keys)
+
+
+@pytest.mark.parametrize("most_held", [0, writing.MOST_HELD])
+def test_what_a_run_before_wrote_is_replaced(
+    database: Database, most_held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "MOST_HELD", most_held)
     version = version_of(database, 1)
     with database.connect() as connection:
         for run in (1, 2):
-            batch = batch_of(["a", "b"], 1, seed=run)
+            batches = [batch_of(keys, 1, seed=run) for keys in (["a", "b"], ["c"])]
             with staging(connection, version, run) as writer:
-                writer.known(batch.subject_ids)
-                writer.add(batch)
+                # As a pipeline does: the second batch is asked about before the first is written.
+                for batch in batches:
+                    writer.known(batch.subject_ids)
+                for batch in batches:
+                    writer.add(batch)
                 writer.commit(0, Counts())
         found = dict(connection.execute("SELECT subject_id, fingerprint FROM pfstore.templates").fetchall())
-    assert found == dict(zip(batch.subject_ids, batch.fingerprints, strict=True))
+    assert found == {key: one for b in batches for key, one in zip(b.subject_ids, b.fingerprints, strict=True)}
 
 
 @pytest.mark.parametrize("later_shard", [False, True])
 @pytest.mark.parametrize("was_empty", [False, True])
-def test_a_subject_cannot_come_twice(database: Database, later_shard: bool, was_empty: bool) -> None:
+@pytest.mark.parametrize("most_held", [0, writing.MOST_HELD])
+def test_a_subject_cannot_come_twice(
+    database: Database, later_shard: bool, was_empty: bool, most_held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "MOST_HELD", most_held)
     version = version_of(database, 1)
     with database.connect() as connection:
         if not was_empty:
