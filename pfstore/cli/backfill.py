@@ -59,9 +59,11 @@ def backfill(
     if compact is not None:
         named = named.model_copy(update={"compact": compact})
     try:
-        summary = _dry(app, gallery, named, limit) if dry_run else _run(app, gallery, named, limit, restart, device)
+        summary = (
+            _dry(app, gallery, named, limit, device) if dry_run else _run(app, gallery, named, limit, restart, device)
+        )
     except KeyboardInterrupt:
-        if not dry_run:
+        if not dry_run and limit is None:
             form = {None: "", True: " --compact", False: " --no-compact"}[compact]
             click.echo(f"\nWhat is done stays: `pfstore backfill {gallery}{form}` goes on from there.", err=True)
         raise
@@ -101,12 +103,14 @@ def _run(app: App, gallery: str, named: GalleryConfig, limit: int | None, restar
         )
 
 
-def _dry(app: App, gallery: str, named: GalleryConfig, limit: int | None) -> Summary:
+def _dry(app: App, gallery: str, named: GalleryConfig, limit: int | None, device: str) -> Summary:
     from pfstore.cli.output import progress
     from pfstore.fusion import BASELINES, load_model
+    from pfstore.fusion.devices import device_of
     from pfstore.gallery import models
     from pfstore.jobs.backfill import dry_run
 
+    device_of(device)
     if named.model in BASELINES:
         fuser = load_model(named.model)
     else:

@@ -34,6 +34,18 @@ with without_notice("Sparse CSR tensor support is in beta state"):
     torch.sparse_csr_tensor([0, 1], [0], [1.0], (1, 1), check_invariants=False)
 
 
+@contextmanager
+def exactly(operand: Tensor) -> Iterator[None]:
+    """Multiply in the operands' own dtype, whatever autocast or the use of tf32 would make of it."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with without_autocast(operand):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
 @dataclass(frozen=True)
 class Pattern:
     """Which features each piece has, once for every block: a [K*P, N] CSR matrix, block by block.

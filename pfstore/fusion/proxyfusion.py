@@ -10,17 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pfstore.features import Offsets, offsets_of
+from pfstore.features import Offsets
 from pfstore.fusion.attention import Attention
 from pfstore.fusion.fuser import Role
-from pfstore.fusion.products import without_autocast
+from pfstore.fusion.products import exactly
 from pfstore.fusion.ragged import Sets
 
 DROPOUT = 0.7
 # Scores are mean cosines in float64; rounding them so makes a tie of what differs by arithmetic noise alone.
 SCORE_DECIMALS = 9
-# Scores of features projected in float32 are right to about a tenth of this.
+# Scores nearer than this are taken again in float64, and those that float32 cannot tell apart for another reason.
 NEAR = 1e-5
+# The variance is taken again in float64 where the mean square is so many times as large: it cancels in float32.
+BLURRED = 1e3
 
 
 class ProxyFusion(nn.Module):
@@ -45,8 +47,8 @@ class ProxyFusion(nn.Module):
         """Fuse each set: [S, selected, D], blocks by rank, not normalised, of the features' dtype.
 
         features: [N, D], no row zero, on the parameters' device. offsets: [S+1] int64 numpy, no set empty.
-        Contexts and logits are computed in the parameters' dtype, statistics and sums in float64; autocast narrows
-        the contexts alone.
+        Contexts and logits are computed in the parameters' dtype, statistics and sums in the features' and over many
+        features in float64; autocast narrows the contexts alone.
         Differentiable in the parameters and the features, but for the choice of experts, which is discrete:
         `transform` gets no gradient from here. Neither does the bias of `probe_linear`, which shifts all
         logits of a set alike.
@@ -70,10 +72,11 @@ class ProxyFusion(nn.Module):
 
     def _weigh(self, sets: Sets, features: Tensor, probes: int) -> tuple[Tensor, Tensor, Tensor]:
         """[selected, N] float64 weights of the unit features, [S, selected] experts and [S, K] float64 their scores."""
-        mean, square, direction = sets.means(features, self._measures)
+        mean, square, pointed = sets.means(features, self._measures)
         dtype = self.proxies_g.dtype
-        statistics = torch.cat([mean, (square - mean.square()).clamp_min(0)], dim=1).to(dtype)
-        scores = self._settled(self._scores(direction, probes), sets, features, probes)
+        statistics = torch.cat([mean, self._variance(sets, features, mean, square)], dim=1).to(dtype)
+        scores = self._scores(pointed[:, :-1], probes)
+        scores = self._settled(scores, pointed[:, -1], sets, features, probes)
         chosen = self._choose(scores)
         contexts = self._contexts(statistics, chosen, probes)
         if probes:  # (A f) · c = f · (Aᵀ c): one product a context, where there were N
@@ -82,15 +85,33 @@ class ProxyFusion(nn.Module):
         return sets.softmax(sets.logits(contexts.to(dtype), features)), chosen, scores
 
     def _measures(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give what is averaged over a set: features, their squares, their directions in the domain."""
-        return features, features.square(), self._directions(features)
+        """Give what is averaged over a set: features, their squares, their directions in the domain and doubts."""
+        return features, features.square(), torch.cat(self._pointed(features), dim=1)
+
+    def _variance(self, sets: Sets, features: Tensor, mean: Tensor, square: Tensor) -> Tensor:
+        """[S, D] from the means of the features and of their squares."""
+        variance = (square - mean.square()).clamp_min(0)
+        blurred = (square.sum(dim=1) > BLURRED * variance.sum(dim=1)) & (sets.segments.counts > 1)
+        if features.dtype == torch.float64 or not blurred.any():
+            return variance
+        few, rows = sets.only(features, blurred)
+        mean, square = few.means(rows, lambda part: [part.double(), part.double().square()])
+        return variance.index_put((blurred,), (square - mean.square()).clamp_min(0).to(variance.dtype))
 
     @torch.no_grad()
     def _directions(self, vectors: Tensor) -> Tensor:
         """[n, r] float64 directions in the domain of vectors ([n, D]), which are projected in their own dtype."""
+        return self._pointed(vectors)[0]
+
+    @torch.no_grad()
+    def _pointed(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the directions and [n, 1] float64 by how much rounding may have turned each: more where terms cancel."""
         weight, bias = self.transform.weight.to(vectors.dtype), self.transform.bias.to(vectors.dtype)
-        with without_autocast(vectors):
-            return functional.normalize(functional.linear(vectors, weight, bias).double(), dim=1)
+        with exactly(vectors):
+            projected = functional.linear(vectors, weight, bias).double()
+        terms = vectors.norm(dim=1, keepdim=True).double() * weight.norm() + bias.norm()
+        lengths = projected.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+        return projected / lengths, torch.finfo(vectors.dtype).eps * terms / lengths
 
     def _scores(self, direction: Tensor, probes: int) -> Tensor:
         """[S, K] float64, the mean cosine of each set's features to each expert's proxy in the domain."""
@@ -99,18 +120,17 @@ class ProxyFusion(nn.Module):
         return scores.round(decimals=SCORE_DECIMALS)
 
     @torch.no_grad()
-    def _settled(self, scores: Tensor, sets: Sets, features: Tensor, probes: int) -> Tensor:
+    def _settled(self, scores: Tensor, doubts: Tensor, sets: Sets, features: Tensor, probes: int) -> Tensor:
         """Give the scores ([S, K]), those of sets in which two ranks are near taken again in float64.
 
-        The order of two near scores must not depend on the batch that a set is in.
+        The order of two near scores must not depend on the batch that a set is in. doubts: [S], of the scores.
         """
         ranked = scores.sort(dim=1, descending=True).values[:, : self.selected + 1]
-        near = (ranked[:, :-1] - ranked[:, 1:] < NEAR).any(dim=1)
+        near = (ranked[:, :-1] - ranked[:, 1:] < doubts.clamp_min(NEAR)[:, None]).any(dim=1)
         if features.dtype == torch.float64 or not near.any():
             return scores
-        rows = features[near[sets.segments.of_feature]]
-        apart = Sets(offsets_of(sets.segments.counts[near].cpu().numpy()), features.device)
-        (direction,) = apart.means(rows, lambda part: [self._directions(part.double())])
+        few, rows = sets.only(features, near)
+        (direction,) = few.means(rows, lambda part: [self._directions(part.double())])
         return scores.index_put((near,), self._scores(direction, int(near[:probes].sum())))
 
     def _choose(self, scores: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pfstore.features import Offsets, within
+from pfstore.features import Offsets, offsets_of, within
 from pfstore.fusion.products import Pattern, dots, weighted_sums
 
 # A float32 sum over 100,000 features is too inexact: float32 sums end after this many, and go on in float64.
@@ -126,6 +126,11 @@ class Sets:
             rows = slice(int(offsets[0]), int(offsets[-1]))
             pieces = Segments(offsets - offsets[0], features.device)
             yield Part(rows, features[rows].to(dtype), pieces, self.owners[first:last])
+
+    def only(self, features: Tensor, chosen: Tensor) -> tuple[Sets, Tensor]:
+        """Those sets for which the mask ([S] bool) is true, and their features."""
+        few = Sets(offsets_of(self.segments.counts[chosen].cpu().numpy()), features.device)
+        return few, features[chosen[self.segments.of_feature]]
 
     def means(self, features: Tensor, of: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
         """[S, m] means over each set of all that `of` makes of some features ([n, D] to [n, m]), of its dtypes."""

@@ -153,6 +153,7 @@ class ShardWriter:
             self._copy()
         removed = 0
         if self._gone:
+            self._refuse_written(self._gone)
             removed = self._connection.execute(_REMOVE, (self.version.version_id, self._gone)).rowcount
         if self._rejects:
             with self._connection.cursor().copy(_REJECTS) as copy:
@@ -167,6 +168,16 @@ class ShardWriter:
         self._begun = False
         self._forget()
         return total
+
+    def _refuse_written(self, subjects: Sequence[str]) -> None:
+        """Raise SourceError where this run has written one of these subjects, as whom another key was rejected."""
+        query = (
+            "SELECT subject_id FROM pfstore.templates"
+            " WHERE version_id = %s AND run_id = %s AND subject_id = ANY(%s) LIMIT 1"
+        )
+        found = self._connection.execute(query, (self.version.version_id, self.run_id, subjects)).fetchone()
+        if found:
+            raise _twice(found[0])
 
     def clear(self) -> None:
         """Give up what was not committed."""

@@ -33,13 +33,17 @@ def pipelined(
     """
     pipeline = Pipeline(fuser, writer, ahead, done)
     try:
-        yield pipeline
-        pipeline.finish()
-    except Exception:
-        pipeline.settle()
-        raise
-    except BaseException:
-        pipeline.interrupt(connection)
+        try:
+            yield pipeline
+            pipeline.finish()
+        except Exception:
+            pipeline.settle()
+            pipeline.close()
+            raise
+    except BaseException as error:
+        # Ctrl-C may also come while an error is waited out.
+        if not isinstance(error, Exception):
+            pipeline.interrupt(connection)
         raise
     finally:
         pipeline.close()

@@ -70,8 +70,12 @@ class Dataset:
                 features[:] = part
             return
         place = self.place + start * features.itemsize * self.shape[1]
-        if os.preadv(descriptor, [features.data], place) != features.nbytes:
-            raise OSError("the file ends before its features do")
+        wanted = features.data.cast("B")
+        while wanted:
+            came = os.preadv(descriptor, [wanted], place)
+            if came == 0:
+                raise OSError("the file ends before its features do")
+            wanted, place = wanted[came:], place + came
 
     def _part(self, start: int, count: int) -> NDArray[Any]:
         data = h5py.Dataset(self.member)

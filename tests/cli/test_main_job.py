@@ -70,9 +70,10 @@ def test_it_tells_where_the_time_went(folder: Path, run: Run) -> None:
 
 
 def test_a_device_that_is_not_here(folder: Path, run: Run) -> None:
-    told = run("backfill", "staff", "--device", "cuda:99")
-    assert told.code == 3
-    assert told.err == "pfstore: there is no device 'cuda:99' here: use cpu\n"
+    for more in ([], ["--dry-run"]):
+        told = run("backfill", "staff", "--device", "cuda:99", *more)
+        assert told.code == 3
+        assert told.err == "pfstore: there is no device 'cuda:99' here: use cpu\n"
 
 
 def test_rejects_are_listed(folder: Path, run: Run) -> None:

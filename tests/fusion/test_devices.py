@@ -76,6 +76,32 @@ def test_each_precision_costs_no_more_than_this(
         assert not np.allclose(made, exact, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("device", ["cpu", on_gpu])
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_no_precision_changes_the_choice_of_experts(device: str, precision: Precision) -> None:
+    features, offsets = feature_sets([3] * 400, 32)
+    exact = random_model(32).attend(features, offsets)
+    made = random_model(32).to(device, precision).attend(features, offsets)
+    assert exact.experts is not None
+    assert made.experts is not None
+    assert made.experts.tolist() == exact.experts.tolist()
+
+
+def test_the_choice_of_experts_is_not_made_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = []
+    linear = torch.nn.functional.linear
+
+    def watched(values: torch.Tensor, weight: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(weight) == 10:  # the dimension of the domain
+            flags.append(torch.backends.cuda.matmul.allow_tf32)
+        return linear(values, weight, *rest)
+
+    monkeypatch.setattr("pfstore.fusion.proxyfusion.functional.linear", watched)
+    random_model(32).to("cpu", "tf32").fuse(*feature_sets([3, 4], 32))
+    assert flags
+    assert not any(flags)
+
+
 @pytest.mark.parametrize("device", [on_gpu])
 def test_tensors_stay_where_they_are(device: str, sets: tuple[Floats, Offsets]) -> None:
     features, offsets = torch.from_numpy(sets[0]), sets[1]

@@ -15,7 +15,7 @@ from pfstore.features import offsets_of
 from pfstore.fusion import ProxyFusion, ProxyFusionModel, load_model, random_model
 from pfstore.fusion.fuser import Role
 from pfstore.fusion.proxyfusion import Dropout
-from pfstore.fusion.ragged import PIECE
+from pfstore.fusion.ragged import PIECE, Sets
 from tests.fusion import oracle
 from tests.fusion.samples import REFERENCES, SELECTED, Reference, feature_sets, regrouped
 
@@ -167,6 +167,37 @@ def test_experts_come_best_first() -> None:
         direction = network._directions(values[first:last]).mean(dim=0, keepdim=True)
         expected = oracle.experts_of(network.state_dict(), values[first:last], network.proxies_p, 9)
         assert network._choose(network._scores(direction, 1))[0].tolist() == expected
+
+
+def test_experts_are_chosen_right_where_the_projection_cancels() -> None:
+    network = ProxyFusion(64, experts=9, domain=8, selected=4)
+    random = np.random.default_rng(0)
+    shift = 10_000 * np.ones(64, dtype=np.float32)
+    features = (shift + random.standard_normal((2000, 64))).astype(np.float32)
+    offsets = np.arange(2001)
+    with torch.no_grad():
+        network.transform.bias[:] = -(network.transform.weight.double() @ torch.from_numpy(shift).double())
+        network.proxies_p.add_(torch.from_numpy(shift))
+    weights, values = oracle.wide(network), torch.from_numpy(features).double()
+    expected = [
+        oracle.experts_of(weights, values[first:last], weights["proxies_p"], 4) for first, last in pairwise(offsets)
+    ]
+    told = network.attend(torch.from_numpy(features), offsets, "probe")
+    assert told.experts is not None
+    assert told.experts.tolist() == expected
+
+
+def test_the_variance_of_what_hardly_varies() -> None:
+    network = ProxyFusion(64, experts=2, domain=1, selected=1)
+    random = np.random.default_rng(0)
+    features = (100 + 0.01 * random.standard_normal((300, 64))).astype(np.float32)
+    offsets = np.array([0, 1, 3, 100, 300])
+    sets, values = Sets(offsets, torch.device("cpu")), torch.from_numpy(features)
+    mean, square, _ = sets.means(values, network._measures)
+    found = network._variance(sets, values, mean, square).numpy()
+    wide = features.astype(np.float64)
+    expected = np.stack([wide[first:last].var(axis=0) for first, last in pairwise(offsets)])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-12)
 
 
 @pytest.mark.parametrize("normalisation", ["unit", "scale:3.5"])

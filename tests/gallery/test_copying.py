@@ -145,6 +145,20 @@ def test_what_a_run_before_wrote_is_replaced(
 
 
 @pytest.mark.parametrize("later_shard", [False, True])
+def test_a_rejected_key_does_not_remove_what_the_run_wrote_for_one_that_looks_alike(
+    database: Database, later_shard: bool
+) -> None:
+    version = version_of(database, 1)
+    with database.connect() as connection, staging(connection, version, 1) as writer:
+        writer.add(batch_of(["a", "b"], 1))
+        if later_shard:
+            writer.commit(0, Counts())
+        writer.reject([], ["b"])
+        with pytest.raises(SourceError, match="the subject 'b' comes twice"):
+            writer.commit(1, Counts())
+
+
+@pytest.mark.parametrize("later_shard", [False, True])
 @pytest.mark.parametrize("was_empty", [False, True])
 @pytest.mark.parametrize("most_held", [0, writing.MOST_HELD])
 def test_a_subject_cannot_come_twice(

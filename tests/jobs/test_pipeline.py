@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -166,6 +167,34 @@ def test_ctrl_c_leaves_no_thread(connection: Connection, batches: list[list[Sour
     with pytest.raises(KeyboardInterrupt):
         piped(connection, version, run, reading(), 10_000)
     assert threading.active_count() == before
+
+
+def test_ctrl_c_ends_a_statement_that_an_error_waits_for(
+    connection: Connection, batches: list[list[SourceBatch]], database: Database
+) -> None:
+    version, run = opened(connection, "g", len(batches))
+    before = threading.active_count()
+
+    def interrupt() -> None:
+        with database.connect() as watching:
+            while watching.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (0,):
+                time.sleep(0.01)
+        time.sleep(0.2)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def reading() -> Iterator[list[SourceBatch]]:
+        yield batches[0]
+        raise SourceError("gone")
+
+    with database.connect() as other, other.transaction():
+        other.execute("LOCK TABLE pfstore.templates IN SHARE MODE")
+        interrupting = threading.Thread(target=interrupt)
+        interrupting.start()
+        with pytest.raises(KeyboardInterrupt):
+            piped(connection, version, run, reading(), 10_000)
+        interrupting.join()
+        assert threading.active_count() == before
+        assert connection.closed
 
 
 def test_ctrl_c_ends_a_statement_that_waits(

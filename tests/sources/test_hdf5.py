@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -155,6 +156,21 @@ def test_a_long_video_is_read_in_slices(tmp_path: Path, monkeypatch: pytest.Monk
     assert [len(chunk.rows) for chunk in source.chunks("a")] == [3, 3, 3, 1]
     (batch,) = read(source)
     np.testing.assert_array_equal(batch.features.features, frames(10))
+
+
+def test_a_file_system_that_gives_a_part_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = frames(50)
+    path = store(tmp_path / "features_a.hdf5", {"a/gallery/video/0": features})
+    whole, parts = os.preadv, []
+
+    def some(descriptor: int, buffers: list[memoryview], place: int) -> int:
+        parts.append(place)
+        return whole(descriptor, [buffers[0][:1000]], place)
+
+    monkeypatch.setattr("pfstore.sources.hdf5_datasets.os.preadv", some)
+    (batch,) = read(opened(path))
+    assert np.array_equal(batch.features.features, features)
+    assert len(parts) > 1
 
 
 def test_a_sample_reads_no_more_rows_than_asked(tmp_path: Path) -> None:
