@@ -3,54 +3,46 @@
 from __future__ import annotations
 
 import sqlite3
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psycopg
-import sqlalchemy as sa
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
-from psycopg import sql
 
+from bench.filling import batch_of, write
 from bench.harness import Result, medians
-from bench.stores import fill, mapping
+from bench.server import served
+from bench.stores import DIMENSION, batches, fill, mapping, url_of
 from pfstore.config import SourceConfig
-from pfstore.features import FeatureBatch, Floats, TemplateBatch
+from pfstore.features import FeatureBatch, Floats
 from pfstore.fusion import Fuser, load_model, random_model
-from pfstore.gallery import galleries, models, schema
+from pfstore.gallery import galleries, models
 from pfstore.gallery.database import Connection, Database
-from pfstore.gallery.runs import Counts
-from pfstore.gallery.writing import staging
-from pfstore.jobs.backfill import BATCH_FEATURES, SHARD_FEATURES, backfill, contract_of
+from pfstore.gallery.galleries import Contract, Version
+from pfstore.jobs.backfill import BATCH_FEATURES, SHARD_FEATURES, backfill
 from pfstore.sources import open_source
 from pfstore.synthetic import Population, write_hdf5, write_sqlite
 
-DIMENSION = 512
 QUERY = "SELECT vec FROM face_features WHERE person_id = ? AND deleted_at IS NULL"
 
 
 def run(*, big: bool) -> list[Result]:
     """Fuse SQLite, PostgreSQL and HDF5 stores of 30 features a subject into an embedded PostgreSQL."""
     population = Population(subjects=20_000 if big else 2000, features_per_subject=30, dimension=DIMENSION)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        database = Database.open("embedded:server", folder)
-        schema.upgrade(database)
+    with served() as (folder, database), database.connect() as connection:
         sources = _stores(folder, database, population)
-        with database.connect() as connection:
-            return [
-                _against_naive(folder, database, connection, sources["SQLite"], population),
-                *(
-                    _against_stages(connection, title, config, fuser, population)
-                    for fuser in (load_model("average"), random_model(DIMENSION))
-                    for title, config in sources.items()
-                ),
-            ]
+        return [
+            _against_naive(folder, database, connection, sources["SQLite"], population),
+            *(
+                _against_stages(connection, title, config, fuser, population)
+                for fuser in (load_model("average"), random_model(DIMENSION))
+                for title, config in sources.items()
+            ),
+        ]
 
 
 def _stores(folder: Path, database: Database, population: Population) -> dict[str, SourceConfig]:
@@ -59,11 +51,10 @@ def _stores(folder: Path, database: Database, population: Population) -> dict[st
         legacy.execute("CREATE INDEX by_person ON face_features (person_id)")
     with database.connect() as connection:
         fill(connection, population, "vector", lambda feature: feature)
-    url = sa.make_url(database.uri).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
     files = write_hdf5(folder / "files", population, probes=0)
     return {
         "SQLite": mapping(f"sqlite:///{folder / 'legacy.db'}", "float32-le"),
-        "PostgreSQL": mapping(url, "pgvector"),
+        "PostgreSQL": mapping(url_of(database), "pgvector"),
         "HDF5": SourceConfig(path=files, extractor="synthetic"),
     }
 
@@ -72,53 +63,35 @@ def _against_stages(
     connection: Connection, title: str, config: SourceConfig, fuser: Fuser, population: Population
 ) -> Result:
     """Every stage by itself, on what the others would have handed it, and the backfill; the slowest is the floor."""
-    batches = list(_read(config))
-    templates = [_fused(fuser, batch) for batch in batches]
+    read = list(batches(config))
+    fused = [batch_of(batch.subject_ids, _fused(fuser, batch)) for batch in read]
+    version = _written(connection, fuser)
     contestants = {
-        "reading alone": lambda: [None for _ in _read(config)],
-        "fusing alone": lambda: [_fused(fuser, batch) for batch in batches],
-        "writing alone": lambda: _written(connection, config, fuser, batches, templates),
+        "reading alone": lambda: [None for _ in batches(config)],
+        "fusing alone": lambda: [_fused(fuser, batch) for batch in read],
+        "writing alone": lambda: write(connection, version, fused, SHARD_FEATURES // BATCH_FEATURES),
         "the backfill": lambda: _backfill(connection, config, fuser),
     }
-    seconds = medians(contestants)
+    seconds = medians(contestants, before=lambda: connection.execute("TRUNCATE pfstore.templates"))
     slowest = max(list(contestants)[:-1], key=lambda name: seconds[name])
     name = f"backfill of {title} by {fuser.name}"
     columns = {"times the slowest stage": {"the backfill": seconds["the backfill"] / seconds[slowest]}}
     return Result(name, "subjects", population.subjects, seconds, "the backfill", columns)
 
 
-def _read(config: SourceConfig) -> Iterator[FeatureBatch]:
-    with open_source(config, "legacy", Path()) as source:
-        for shard in source.shards(SHARD_FEATURES):
-            for batch in source.read(shard.range, dimension=DIMENSION, features=BATCH_FEATURES):
-                yield batch.features
-
-
 def _fused(fuser: Fuser, batch: FeatureBatch) -> Floats:
     return fuser.templates(batch.features, batch.set_offsets, role="gallery")
 
 
-def _written(
-    connection: Connection, config: SourceConfig, fuser: Fuser, batches: list[FeatureBatch], templates: list[Floats]
-) -> None:
+def _written(connection: Connection, fuser: Fuser) -> Version:
+    """The version that templates are written to without a backfill."""
     models.register(connection, fuser, fuser.name)
-    with open_source(config, "legacy", Path()) as source:
-        contract = contract_of(source, fuser, "set")
-    version = galleries.ensure(connection, f"written-{fuser.name}", contract, fuser.blocks)
-    connection.execute(sql.SQL("TRUNCATE {}").format(version.partition))
-    per_shard = SHARD_FEATURES // BATCH_FEATURES
-    with staging(connection, version, 1) as writer:
-        for number, (batch, made) in enumerate(zip(batches, templates, strict=True), 1):
-            counts = np.diff(batch.set_offsets)
-            writer.known(batch.subject_ids)
-            writer.add(TemplateBatch(batch.subject_ids, made, counts, counts, [bytes(16)] * len(counts)))
-            if number % per_shard == 0 or number == len(batches):
-                writer.commit(0, Counts())
+    contract = Contract("synthetic", DIMENSION, fuser.normalisation, fuser.digest, "set")
+    return galleries.ensure(connection, f"written-{fuser.name}", contract, fuser.blocks)
 
 
 def _backfill(connection: Connection, config: SourceConfig, fuser: Fuser) -> None:
     models.register(connection, fuser, fuser.name)
-    connection.execute("TRUNCATE pfstore.templates")
     with open_source(config, "legacy", Path()) as source:
         backfill(connection, source, fuser, gallery=fuser.name, source_name="legacy", strategy="set", restart=True)
 
@@ -130,7 +103,8 @@ def _against_naive(
         "the naive script": partial(_naive, folder, database),
         "pfstore": lambda: _backfill(connection, config, load_model("average")),
     }
-    return Result("backfill by average", "subjects", population.subjects, medians(contestants), "the naive script")
+    seconds = medians(contestants, before=lambda: connection.execute("TRUNCATE pfstore.templates"))
+    return Result("backfill by average", "subjects", population.subjects, seconds, "the naive script")
 
 
 def _naive(folder: Path, database: Database) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from bench.filling import fill
 from bench.harness import Result, medians
+from bench.server import served
 from pfstore.features import Floats
-from pfstore.gallery import galleries, models, schema
+from pfstore.gallery import galleries, models
 from pfstore.gallery.coarse import Coarse
-from pfstore.gallery.database import Connection, Database
+from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Contract, Version
 from pfstore.jobs.dedupe import dedupe
 
@@ -31,19 +30,14 @@ def run(*, big: bool) -> list[Result]:
     subjects = 100_000 if big else 10_000
     templates = _templates(subjects)
     vectors = Coarse.of(templates, BLOCKS).vectors.astype(np.float32)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        database = Database.open("embedded:server", folder)
-        schema.upgrade(database)
-        with database.connect() as connection:
-            version = _gallery(connection, templates)
-            contestants = {
-                "every pair, whole": lambda: _products(templates),
-                "every pair, coarse": lambda: _products(vectors),
-                "pfstore": lambda: _dedupe(connection, version, subjects // 100),
-            }
-            seconds = _once(contestants) if big else medians(contestants)
+    with served() as (_, database), database.connect() as connection:
+        version = _gallery(connection, templates)
+        contestants = {
+            "every pair, whole": lambda: _products(templates),
+            "every pair, coarse": lambda: _products(vectors),
+            "pfstore": lambda: _dedupe(connection, version, subjects // 100),
+        }
+        seconds = _once(contestants) if big else medians(contestants)
     return [Result("dedupe", "comparisons", subjects * (subjects - 1) // 2, seconds, "every pair, whole")]
 
 

@@ -1,8 +1,9 @@
-"""A gallery's version filled with templates, as a backfill writes them."""
+"""A gallery's version filled with templates by the writer of backfills."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 from psycopg import sql
@@ -21,10 +22,26 @@ def fill(
 
     name: gives a subject's key by its number.
     """
-    with staging(connection, version, 1) as writer:
-        for first, templates in chunks:
-            ids = [name(number) for number in range(first, first + len(templates))]
-            ones = np.ones(len(ids), dtype=np.int64)
-            writer.add(TemplateBatch(ids, templates, ones, ones, [bytes(16)] * len(ids)))
-            writer.commit(0, Counts())
+    batches = (
+        batch_of([name(number) for number in range(first, first + len(templates))], templates)
+        for first, templates in chunks
+    )
+    write(connection, version, batches)
     connection.execute(sql.SQL("VACUUM ANALYZE {}").format(version.partition))
+
+
+def write(connection: Connection, version: Version, batches: Iterable[TemplateBatch], per_shard: int = 1) -> None:
+    """Write templates as a backfill does, so many batches in a transaction."""
+    with staging(connection, version, 1) as writer:
+        coming = iter(batches)
+        while shard := list(islice(coming, per_shard)):
+            for batch in shard:
+                writer.known(batch.subject_ids)
+                writer.add(batch)
+            writer.commit(0, Counts())
+
+
+def batch_of(subject_ids: Sequence[str], templates: Floats) -> TemplateBatch:
+    """Return templates as of one feature each."""
+    ones = np.ones(len(subject_ids), dtype=np.int64)
+    return TemplateBatch(subject_ids, templates, ones, ones, [bytes(16)] * len(subject_ids))

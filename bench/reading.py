@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,17 +14,17 @@ from typing import Any
 
 import h5py
 import numpy as np
-import sqlalchemy as sa
 
 from bench.harness import Result, medians
-from bench.stores import fill, mapping
+from bench.server import served
+from bench.stores import DIMENSION, fill, in_shards, mapping, url_of
 from pfstore.config import SourceConfig
 from pfstore.gallery.database import Database
+from pfstore.jobs.backfill import SHARD_FEATURES
 from pfstore.sources import open_source
 from pfstore.synthetic import Population, write_hdf5, write_sql, write_sqlite
 from pfstore.synthetic.damage import Encoding
 
-DIMENSION = 512
 MARIADB = "mysql+pymysql://root@127.0.0.1:3306"
 QUERY = (
     "SELECT person_id, image_id, id, vec FROM face_features WHERE deleted_at IS NULL AND person_id IS NOT NULL"
@@ -38,13 +37,11 @@ def run(*, big: bool) -> list[Result]:
     """Read SQLite, PostgreSQL, MariaDB and HDF5 stores of 30 features a subject; of fewer subjects where in text."""
     whole = Population(subjects=20_000 if big else 2000, features_per_subject=30, dimension=DIMENSION)
     fewer = Population(subjects=whole.subjects // 4, features_per_subject=30, dimension=DIMENSION)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
+    with served() as (folder, database):
         return [
             *_sqlite(folder, whole, "float32-le"),
             *_sqlite(folder, fewer, "json"),
-            *_postgresql(folder, whole),
+            *_postgresql(database, whole),
             *_mariadb(whole, "float32-le"),
             *_mariadb(fewer, "json"),
             *_hdf5(folder, whole),
@@ -63,9 +60,8 @@ def _sqlite(folder: Path, population: Population, encoding: Encoding) -> Iterato
     path.unlink()
 
 
-def _postgresql(folder: Path, population: Population) -> Iterator[Result]:
-    database = Database.open("embedded:server", folder)
-    url = sa.make_url(database.uri).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+def _postgresql(database: Database, population: Population) -> Iterator[Result]:
+    url = url_of(database)
     kinds: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "pgvector": ("vector", lambda feature: feature),
         "array": ("float4[]", lambda feature: feature.tolist()),
@@ -143,14 +139,13 @@ def _compare(title: str, population: Population, bare: Callable[[], None], confi
 
 
 def _read(config: SourceConfig, planning: list[float]) -> None:
-    """Read a store as a backfill does: cut it into shards, and read these in batches."""
+    """Read a store as a backfill does, and note how long it took to cut it into shards."""
     started = time.perf_counter()
     with open_source(config, "legacy", Path()) as source:
-        shards = list(source.shards(2**16))
+        shards = list(source.shards(SHARD_FEATURES))
         planning.append(time.perf_counter() - started)
-        for shard in shards:
-            for _ in source.read(shard.range, dimension=DIMENSION, features=2**14):
-                pass
+        for _ in in_shards(source, shards):
+            pass
 
 
 def _drain(cursor: Any) -> None:

@@ -12,13 +12,11 @@ from pathlib import Path
 import torch
 
 from bench.harness import Result, medians
-from bench.stores import mapping
+from bench.stores import DIMENSION, in_shards, mapping
 from pfstore.fusion import random_model
 from pfstore.sources import open_source
-from pfstore.sources.base import ShardRange
+from pfstore.sources.base import Shard
 from pfstore.synthetic import Population, write_sqlite
-
-DIMENSION = 512
 
 
 def run(*, big: bool) -> list[Result]:
@@ -28,7 +26,7 @@ def run(*, big: bool) -> list[Result]:
         url = f"sqlite:///{Path(name) / 'legacy.db'}"
         write_sqlite(Path(name) / "legacy.db", population)
         with open_source(mapping(url, "float32-le"), "legacy", Path()) as source:
-            planned = [shard.range for shard in source.shards(int(population.counts.sum()) // 2 + 1) if shard.subjects]
+            planned = [shard for shard in source.shards(int(population.counts.sum()) // 2 + 1) if shard.subjects]
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(2, context, initializer=torch.set_num_threads, initargs=(1,)) as processes:
             work = partial(_fused, url)
@@ -40,15 +38,13 @@ def run(*, big: bool) -> list[Result]:
     return [Result("shards in processes", "subjects", population.subjects, seconds, "one process")]
 
 
-def _all(url: str, ranges: list[ShardRange]) -> int:
-    return sum(_fused(url, one) for one in ranges)
+def _all(url: str, shards: list[Shard]) -> int:
+    return sum(_fused(url, one) for one in shards)
 
 
-def _fused(url: str, range_: ShardRange) -> int:
+def _fused(url: str, shard: Shard) -> int:
     """Fuse the subjects of a shard and return their number."""
     model = random_model(DIMENSION)
-    subjects = 0
     with open_source(mapping(url, "float32-le"), "legacy", Path()) as source:
-        for batch in source.read(range_, dimension=DIMENSION, features=2**14):
-            subjects += len(model.templates(batch.features.features, batch.features.set_offsets, role="gallery"))
-    return subjects
+        read = in_shards(source, [shard])
+        return sum(len(model.templates(batch.features, batch.set_offsets, role="gallery")) for batch in read)

@@ -1,11 +1,9 @@
-"""The embedded server with enough buffers, and a gallery in it: as pfstore keeps it and as everybody would first."""
+"""A gallery in a server: as pfstore keeps it and as everybody would first."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,9 +15,9 @@ from bench.filling import fill
 from bench.search_data import BLOCKS, DIMENSION, Crowd, units
 from bench.search_peers import TOP, Contestant
 from pfstore.features import Floats
-from pfstore.gallery import embedded, galleries, indexing, models, schema, searching, tuning
+from pfstore.gallery import galleries, indexing, models, searching, tuning
 from pfstore.gallery.calibration import Probes
-from pfstore.gallery.database import Connection, Database
+from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Contract, Version
 
 NAIVE = (
@@ -34,27 +32,6 @@ UNFUSED = (
     "SELECT subject_id, max(-(feature <#> %(probe)s)) AS score FROM unfused GROUP BY subject_id"
     f" ORDER BY score DESC LIMIT {TOP}"
 )
-
-
-@contextmanager
-def server(folder: Path, megabytes: int) -> Iterator[Database]:
-    """Run an embedded server with the schema and so much shared memory.
-
-    PostgreSQL does not keep in its buffers a table that is scanned and larger than a quarter of them.
-    """
-    database = Database.open("embedded:server", folder)
-    running = embedded.start((folder / "server").resolve())
-    with database.connect() as connection:
-        connection.execute(sql.SQL("ALTER SYSTEM SET shared_buffers = {}").format(sql.Literal(f"{megabytes}MB")))
-        # No checkpoint should fall into what is timed.
-        connection.execute("ALTER SYSTEM SET max_wal_size = '16GB'")
-    running.stop()
-    running.ensure_postgres_running()
-    schema.upgrade(database)
-    try:
-        yield database
-    finally:
-        running.cleanup()
 
 
 def load(connection: Connection, crowd: Crowd, gallery: str = "crowd") -> Version:

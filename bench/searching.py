@@ -38,8 +38,8 @@ from bench.search_server import (
     pfstore_tuned,
     scanning,
     selecting,
-    server,
 )
+from bench.server import server
 from pfstore.features import Floats
 from pfstore.fusion import load_model
 from pfstore.gallery import indexing

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
+import sqlalchemy as sa
 from pgvector.psycopg import register_vector
 
 from pfstore.config import FeatureColumn, SourceConfig
+from pfstore.features import FeatureBatch
+from pfstore.gallery.database import Database
+from pfstore.jobs.backfill import BATCH_FEATURES, SHARD_FEATURES
+from pfstore.sources import open_source
+from pfstore.sources.base import FeatureSource, Shard
 from pfstore.synthetic import Population
+
+DIMENSION = 512
 
 
 def fill(connection: psycopg.Connection[Any], population: Population, kind: str, written: Callable[[Any], Any]) -> None:
@@ -46,3 +55,21 @@ def mapping(url: str, encoding: str) -> SourceConfig:
         where="deleted_at IS NULL",
         extractor="synthetic",
     )
+
+
+def url_of(database: Database) -> str:
+    """Return the URL of a server that holds a legacy store."""
+    return sa.make_url(database.uri).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def batches(config: SourceConfig) -> Iterator[FeatureBatch]:
+    """Read a store as a backfill does: cut into shards, and these in batches."""
+    with open_source(config, "legacy", Path()) as source:
+        yield from in_shards(source, source.shards(SHARD_FEATURES))
+
+
+def in_shards(source: FeatureSource, shards: Iterable[Shard]) -> Iterator[FeatureBatch]:
+    """Read some shards of a source in the batches of a backfill."""
+    for shard in shards:
+        for batch in source.read(shard.range, dimension=DIMENSION, features=BATCH_FEATURES):
+            yield batch.features

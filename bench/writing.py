@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import statistics
-import tempfile
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 from psycopg import sql
 
+from bench.filling import batch_of, write
 from bench.harness import Result, medians
+from bench.server import served
 from pfstore.features import TemplateBatch
-from pfstore.gallery import copying, galleries, models, schema
-from pfstore.gallery.database import Connection, Database
+from pfstore.gallery import copying, galleries, models
+from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Contract, Version
-from pfstore.gallery.runs import Counts
-from pfstore.gallery.writing import staging
 
 DIMENSION = 512
 BATCH, COMMITTED = 512, 2048
@@ -31,14 +26,9 @@ BATCH, COMMITTED = 512, 2048
 def run(*, big: bool) -> list[Result]:
     """Write templates of one block and of four, whose inline vectors are made on the way."""
     subjects = 20_000 if big else 4096
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        database = Database.open("embedded:server", folder)
-        schema.upgrade(database)
-        with database.connect() as connection:
-            register_vector(connection)
-            return [_blocks(connection, blocks, subjects) for blocks in (1, 4)]
+    with served() as (_, database), database.connect() as connection:
+        register_vector(connection)
+        return [_blocks(connection, blocks, subjects) for blocks in (1, 4)]
 
 
 def _blocks(connection: Connection, blocks: int, subjects: int) -> Result:
@@ -49,20 +39,12 @@ def _blocks(connection: Connection, blocks: int, subjects: int) -> Result:
     encoded = [_encoded(version, batch) for batch in batches]
     contestants = {
         "a bare binary COPY": lambda: _bare(connection, version, encoded),
-        "pfstore": lambda: _pfstore(connection, version, batches),
+        "pfstore": lambda: write(connection, version, batches, COMMITTED // BATCH),
         "INSERT by row": lambda: _naive(connection, version, batches),
     }
-    taken: dict[str, list[float]] = {name: [] for name in contestants}
-
-    def write(name: str) -> None:
-        # Off the clock: it takes up to a sixth of the bare COPY's time, and would bring all ratios nearer to 1.
-        connection.execute(sql.SQL("TRUNCATE {}").format(version.partition))
-        started = time.perf_counter()
-        contestants[name]()
-        taken[name].append(time.perf_counter() - started)
-
-    medians({name: partial(write, name) for name in contestants}, rounds=5)
-    seconds = {name: statistics.median(times[1:]) for name, times in taken.items()}
+    # Off the clock: it takes up to a sixth of the bare COPY's time, and would bring all ratios nearer to 1.
+    truncate = sql.SQL("TRUNCATE {}").format(version.partition)
+    seconds = medians(contestants, rounds=5, before=lambda: connection.execute(truncate))
     return Result(f"writing {blocks} × {DIMENSION}", "templates", subjects, seconds, "a bare binary COPY")
 
 
@@ -73,7 +55,7 @@ def _batches(subjects: int, blocks: int) -> Iterator[TemplateBatch]:
         templates = random.standard_normal((count, blocks * DIMENSION), dtype=np.float32)
         templates /= np.linalg.norm(templates, axis=1, keepdims=True)
         ids = [f"person-{number:07}" for number in range(first, first + count)]
-        yield TemplateBatch(ids, templates, np.full(count, 30), np.full(count, 10), [bytes(16)] * count)
+        yield batch_of(ids, templates)
 
 
 def _encoded(version: Version, batch: TemplateBatch) -> bytes:
@@ -88,15 +70,6 @@ def _bare(connection: Connection, version: Version, encoded: list[bytes]) -> Non
         for rows in encoded:
             copy.write(rows)
         copy.write(copying.TRAILER)
-
-
-def _pfstore(connection: Connection, version: Version, batches: list[TemplateBatch]) -> None:
-    with staging(connection, version, 1) as writer:
-        for number, batch in enumerate(batches, 1):
-            writer.known(batch.subject_ids)
-            writer.add(batch)
-            if number % (COMMITTED // BATCH) == 0 or number == len(batches):
-                writer.commit(0, Counts())
 
 
 def _naive(connection: Connection, version: Version, batches: list[TemplateBatch]) -> None:

@@ -67,15 +67,13 @@ def backfill(
             form = {None: "", True: " --compact", False: " --no-compact"}[compact]
             click.echo(f"\nWhat is done stays: `pfstore backfill {gallery}{form}` goes on from there.", err=True)
         raise
-    document = summary.as_dict()
+    document, said = summary.as_dict(), _said(summary)
     if profile:
         from pfstore.cli.output import stacked
 
-        app.show(
-            document | {"profile": summary.profile.as_dict()}, stacked(_said(summary), "", _profiled(summary.profile))
-        )
+        app.show(document | {"profile": summary.profile.as_dict()}, stacked(said, "", _profiled(summary.profile)))
     else:
-        app.show(document, _said(summary))
+        app.show(document, said)
     if strict and summary.counts.rejected:
         raise RejectsError(f"{summary.counts.rejected:,} rows were rejected, and --strict was asked for")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Any, Literal
 
@@ -140,10 +140,8 @@ class ChunkedFuser(Templating):
         if len(cuts) == 1:
             raise InputError("there is no set whose weights could be told")
         parts = []
-        for first, last in self._chunks(cuts, values.shape[1]):
-            chunk = cuts[first : last + 1]
-            rows = values[int(chunk[0]) : int(chunk[-1])].to(self._device, torch.float32).contiguous()
-            with torch.inference_mode():
+        with torch.inference_mode(), closing(self._fed(values, cuts)) as chunks:
+            for _, chunk, rows in chunks:
                 prepared = rows if fused else self._prepare(rows, int(chunk[0]))
                 parts.append(self._attend(prepared, chunk - chunk[0], role))
         return Attention.joined(parts)
@@ -173,17 +171,22 @@ class ChunkedFuser(Templating):
         Errors count the sets from this number.
         """
         fused = self._empty(values, len(offsets) - 1, to)
-        chunks = list(self._chunks(offsets, values.shape[1]))
-        bounds = [(int(offsets[first]), int(offsets[last])) for first, last in chunks]
-        with torch.inference_mode(), closing(fed(values, bounds, self._device)) as coming:
-            for (first, last), rows in zip(chunks, coming, strict=True):
-                cuts = offsets[first : last + 1] - offsets[first]
-                pooled, reach = self._pool(prepare(rows, int(offsets[first])), cuts, role)
+        with torch.inference_mode(), closing(self._fed(values, offsets)) as chunks:
+            for first, cuts, rows in chunks:
+                pooled, reach = self._pool(prepare(rows, int(cuts[0])), cuts - cuts[0], role)
                 check_fused(pooled.flatten(1).norm(dim=1), reach, of, number + first)
-                fused[first:last].copy_(pooled, non_blocking=True)
+                fused[first : first + len(pooled)].copy_(pooled, non_blocking=True)
         if self._on_gpu:
             torch.cuda.synchronize(self._device)
         return fused
+
+    def _fed(self, values: Tensor, offsets: Offsets) -> Generator[tuple[int, Offsets, Tensor]]:
+        """Yield the sets a chunk at a time: the first's number, their offsets, their rows where the model computes."""
+        chunks = list(self._chunks(offsets, values.shape[1]))
+        bounds = [(int(offsets[first]), int(offsets[last])) for first, last in chunks]
+        with closing(fed(values, bounds, self._device)) as coming:
+            for (first, last), rows in zip(chunks, coming, strict=True):
+                yield first, offsets[first : last + 1], rows
 
     def _prepare(self, features: Tensor, first: int) -> Tensor:
         check_features(features, first)

@@ -86,8 +86,8 @@ class NetworkModel(ChunkedFuser):
     def to(self, device: str | torch.device, precision: Precision = "float32") -> Self:
         """Move the network to a device, where every later call computes; results go where the features are.
 
-        precision: of the products inside of the network. The choice of experts, logits, weights and sums stay in
-        float32 or better. Raises ModelError for an unknown precision.
+        precision: of the experts' products; NAN, which has none, stays in float64. The choice of experts, logits,
+        weights and sums stay in float32 or better. Raises ModelError for an unknown precision.
         """
         check_precision(precision)
         self.network.to(device)

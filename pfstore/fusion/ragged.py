@@ -99,19 +99,19 @@ class Sets:
         self.segments = Segments(offsets, device)
         self.pieces = Segments(np.append(offsets[owners] + within(pieces) * PIECE, offsets[-1]), device)
         self.owners = torch.from_numpy(owners).to(device)
-        self._counts = pieces
+        self._pieces_of_set = pieces
 
     @cached_property
     def _firsts(self) -> Tensor:
         """[S] int64, the first piece of each set."""
-        return torch.from_numpy(np.cumsum(self._counts) - self._counts).to(self.owners.device)
+        return torch.from_numpy(np.cumsum(self._pieces_of_set) - self._pieces_of_set).to(self.owners.device)
 
     @cached_property
     def _several(self) -> tuple[Tensor, Tensor, Tensor]:
         """The sets of more than one piece, all pieces of theirs, and of each piece the place of its set among them."""
-        sets = (self._counts > 1).nonzero()[0]
-        parts = np.repeat(self._counts > 1, self._counts).nonzero()[0]
-        places = np.repeat(np.arange(len(sets)), self._counts[sets])
+        sets = (self._pieces_of_set > 1).nonzero()[0]
+        parts = np.repeat(self._pieces_of_set > 1, self._pieces_of_set).nonzero()[0]
+        places = np.repeat(np.arange(len(sets)), self._pieces_of_set[sets])
         several, all_parts, of_parts = (torch.from_numpy(one).to(self.owners.device) for one in (sets, parts, places))
         return several, all_parts, of_parts
 

@@ -20,8 +20,7 @@ import h5py
 from pfstore.errors import ConfigError, PfstoreError, SourceError
 from pfstore.sources.arrays import first_line
 from pfstore.sources.assembly import Chunk
-from pfstore.sources.hdf5_datasets import Dataset as Dataset
-from pfstore.sources.hdf5_datasets import ElsewhereError, dataset, descriptor_of
+from pfstore.sources.hdf5_datasets import Dataset, ElsewhereError, dataset, descriptor_of
 from pfstore.sources.hdf5_pages import Page
 from pfstore.sources.keyed import HDF5_SUFFIXES, SLICE_VALUES, KeyedSource
 

@@ -17,6 +17,7 @@ from pfstore.errors import InputError, SourceError
 from pfstore.features import FeatureBatch
 from pfstore.sources import hdf5
 from pfstore.sources.base import FeatureSource
+from pfstore.sources.hdf5_datasets import Dataset
 
 _BATCH_FEATURES = 16_384
 _SHARD_FEATURES = 8 * _BATCH_FEATURES
@@ -80,7 +81,7 @@ def listing(path: Path) -> Iterator[Listed]:
                 yield _listed(subject, list(hdf5.datasets(file[name])))
 
 
-def _listed(subject: str, datasets: list[hdf5.Dataset]) -> Listed:
+def _listed(subject: str, datasets: list[Dataset]) -> Listed:
     media = [one for one in datasets if one.name.startswith("gallery/")]
     dimensions = {one.shape[1] for one in datasets if not one.fault}
     return Listed(

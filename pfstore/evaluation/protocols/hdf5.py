@@ -17,6 +17,7 @@ from pfstore.evaluation.protocols.survey import Compared, shown, surveyed
 from pfstore.parts import Part, Parts
 from pfstore.sources import hdf5
 from pfstore.sources.assembly import Chunk
+from pfstore.sources.hdf5_datasets import Dataset
 from pfstore.sources.keys import storable
 
 _PROBE = re.compile(r"probe_.+")
@@ -113,7 +114,7 @@ def probe_samples(found: Sequence[Stored], where: str, dimension: int) -> Chunke
     return ChunkedSamples(subjects.__getitem__, lambda: _probe_chunks(found), dimension)
 
 
-def dataset_at(group: h5py.Group, path: str) -> hdf5.Dataset:
+def dataset_at(group: h5py.Group, path: str) -> Dataset:
     """Return the dataset at a path below a group. Raises InputError where there is none."""
     folder, _, name = path.rpartition("/")
     dataset = hdf5.dataset_of(group[folder] if folder else group, name)
