@@ -18,8 +18,8 @@ from pfstore.errors import SourceError
 from pfstore.sources.encodings import Decoded, Encoding
 from pfstore.stages import stage
 
-MOST_PROCESSES = 4
-"""A reader gives no more of them anything to do."""
+LEAST_PROCESSES, MOST_PROCESSES = 3, 4
+"""One or two gain nothing on what it costs to send them values, and a reader gives no more than four anything to do."""
 
 ALONE = 2**15
 """Values that are decoded before processes are started: about a second's work, and to start one takes half of that."""
@@ -37,8 +37,9 @@ class PageDecoder:
 
     def __init__(self, encoding: Encoding, processes: int | None = None) -> None:
         self._encoding = encoding
-        # On two processors, which reading, fusing and the servers have to share, another process gains nothing.
-        usual = min(MOST_PROCESSES, max(0, _processors() // 2 - 1)) if encoding.is_slow else 0
+        # Half of the processors are left to reading, fusing and the servers.
+        fitting = min(MOST_PROCESSES, _processors() // 2 - 1)
+        usual = fitting if encoding.is_slow and fitting >= LEAST_PROCESSES else 0
         self._processes = usual if processes is None else processes
         self._alone = ALONE
         self._helpers: _Helpers | None = None

@@ -155,3 +155,16 @@ def _is_alive(process: psutil.Process) -> bool:
 def test_a_helper_loads_nothing_heavy() -> None:
     code = "import sys, pfstore.sources.decoding; print(sorted({'torch', 'sqlalchemy', 'h5py'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("processors", "started"), [(1, 0), (2, 0), (7, 0), (8, 3), (64, 4)])
+@pytest.mark.usefixtures("_at_once")
+def test_processes_are_started_where_enough_of_them_fit(
+    processors: int, started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "_processors", lambda: processors)
+    for encoding, expected in ((JSON, started), (parse_encoding("float32-le"), 0)):
+        with closing(PageDecoder(encoding)) as decoder:
+            for _ in decoder.decoded((page, values) for page, values in pages(3)):
+                pass
+            assert len(children()) == expected
