@@ -38,9 +38,20 @@ class _Section(BaseModel):
 
 
 class DatabaseConfig(_Section):
-    """The PostgreSQL that holds the galleries: "embedded:", "embedded:FOLDER" or a postgresql:// URL."""
+    """The PostgreSQL that holds the galleries: "embedded:", "embedded:FOLDER" or a postgresql:// URL.
+
+    read_url: the postgresql:// URL of a replica of it, which answers searches and verifications.
+    """
 
     url: str = Field(default="embedded:", repr=False)
+    read_url: str | None = Field(default=None, repr=False)
+
+    @field_validator("read_url")
+    @classmethod
+    def _replica_is_no_embedded_server(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith("embedded:"):
+            raise ValueError("the embedded server has no replica; give the postgresql:// URL of one, or no read_url")
+        return value
 
 
 class FeatureColumn(_Section):
@@ -55,6 +66,17 @@ class QualityColumn(_Section):
 
     column: Name
     minimum: float | None = None
+
+
+class ChangedColumn(_Section):
+    """A column whose value changes with a row, as a time of the last change.
+
+    safe: that it does so whenever the row's feature does, so that features need not be read to see that they are as
+    they were. Where the database itself sees to it, as MySQL does ON UPDATE, this need not be said.
+    """
+
+    column: Name
+    safe: bool = False
 
 
 class ExtractorColumn(_Section):
@@ -94,7 +116,7 @@ class SourceConfig(_Section):
     medium: Name | tuple[Name, ...] = ()
     feature: FeatureColumn | None = None
     quality: QualityColumn | None = None
-    changed: Name | None = None
+    changed: ChangedColumn | None = None
     where: str | None = None
     exclude: dict[Cause, str | Literal[False]] = Field(default_factory=dict)
     extractor: Name | ExtractorColumn | None = None
@@ -102,9 +124,9 @@ class SourceConfig(_Section):
     statement_timeout: float = Field(3600, gt=0, description="seconds")
     allow_pickle: bool = False
 
-    @field_validator("quality", mode="before")
+    @field_validator("quality", "changed", mode="before")
     @classmethod
-    def _quality_may_be_a_name(cls, value: object) -> object:
+    def _may_be_a_name(cls, value: object) -> object:
         return {"column": value} if isinstance(value, str) else value
 
     @field_validator("subject_pattern")
@@ -206,10 +228,17 @@ class GalleryConfig(_Section):
 
 
 class ScheduleConfig(_Section):
-    """When a gallery is refreshed: a cron line of five fields."""
+    """When a gallery is refreshed: a cron line of five fields, minute, hour, day, month and weekday, in UTC."""
 
     gallery: Name
     cron: str
+
+    @field_validator("cron")
+    @classmethod
+    def _cron_line_can_be_read(cls, value: str) -> str:
+        from pfstore.cron import checked
+
+        return checked(value)
 
 
 class Config(_Section):
@@ -340,6 +369,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     inner: dict[str, type[BaseModel]] = {
         "feature": FeatureColumn,
         "quality": QualityColumn,
+        "changed": ChangedColumn,
         "extractor": ExtractorColumn,
     }
     if location:

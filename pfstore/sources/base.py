@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -48,12 +49,14 @@ class SourceBatch:
     features: the subjects that have at least one usable feature; may hold no subject at all.
     rejected_subjects: the subjects of which every row was rejected, so that they are in no feature set.
     excluded: how many rows the mapping leaves out, by cause; these were not read.
+    marks: by subject, what tells later whether its rows are as they were; empty where nobody asked.
     """
 
     features: FeatureBatch
     rejects: Sequence[Reject] = ()
     rejected_subjects: Sequence[str] = ()
     excluded: Mapping[str, int] = field(default_factory=dict)
+    marks: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def read(self) -> int:
@@ -73,7 +76,13 @@ class SourceBatch:
         rejected = self.rejected_subjects[: max(0, subjects - len(usable))]
         kept = {*usable[:subjects], *rejected}
         features = self.features.select(np.arange(len(usable)) < subjects)
-        return SourceBatch(features, [one for one in self.rejects if one.subject in kept], rejected, self.excluded)
+        rejects = [one for one in self.rejects if one.subject in kept]
+        return SourceBatch(features, rejects, rejected, self.excluded).marked(self.marks)
+
+    def marked(self, marks: Mapping[str, bytes]) -> SourceBatch:
+        """Return this batch with those of the marks that are of its subjects."""
+        subjects = (*self.features.subject_ids, *self.rejected_subjects)
+        return replace(self, marks={subject: marks[subject] for subject in subjects if subject in marks})
 
 
 @dataclass(frozen=True)
@@ -142,3 +151,51 @@ class FeatureSource(Protocol):
     def __enter__(self) -> FeatureSource: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A subject's key in JSON's types, its text, the number of its rows, and its mark.
+
+    mark: equal to an earlier one only where every row of the subject is as it was then; b"" where that cannot be told
+    now, as just after a change.
+    """
+
+    key: Sequence[Any]
+    subject: str
+    rows: int
+    mark: bytes
+
+
+@runtime_checkable
+class MarkedSource(FeatureSource, Protocol):
+    """A FeatureSource that tells of its subjects whether they have changed, without giving their features."""
+
+    @property
+    def marks_by(self) -> str:
+        """By what it tells: "row versions", "change mark", "file", or "content", of which every value is read."""
+        ...
+
+    def read(self, range_: ShardRange, *, dimension: int, features: int, marks: bool = False) -> Iterator[SourceBatch]:
+        """Read a shard, its batches with the marks of their subjects, of the same snapshot, where they are wanted."""
+        ...
+
+    @property
+    def most_keys(self) -> int:
+        """How many keys a range may hold."""
+        ...
+
+    def marks(self) -> Iterator[Marked]:
+        """Yield every subject that has a row, in the source's order.
+
+        A subject whose key is too long to be stored is not among them.
+        """
+        ...
+
+    def range_of(self, keys: Sequence[Sequence[Any]]) -> ShardRange:
+        """Return the range of these keys, as `marks` gave them, and no others."""
+        ...
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """See one state of the source in everything that is asked within, where it can do so without locking it."""
+        ...

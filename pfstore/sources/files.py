@@ -18,6 +18,7 @@ from pfstore.sources.arrays import Npz, feature_array, offset_array, read_npy, t
 from pfstore.sources.assembly import Chunk, Fault
 from pfstore.sources.base import Reason
 from pfstore.sources.keyed import SLICE_VALUES, KeyedSource
+from pfstore.sources.stamps import stamp
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ class FileSource(KeyedSource):
             picked = rows.rows[part]
             media = [""] * len(picked) if rows.media is None else rows.media[part].tolist()
             yield Chunk([subject] * len(picked), media, [str(row) for row in picked.tolist()], features[picked])
+
+    def stamp(self, subject: str) -> bytes:
+        """Return the stamp of a subject's file."""
+        return super().stamp(subject) if self._npz is not None else stamp([self._files[subject]])
 
     def __exit__(self, *exc: object) -> None:
         """Do nothing: no file stays open between reads."""

@@ -20,9 +20,11 @@ import h5py
 from pfstore.errors import ConfigError, PfstoreError, SourceError
 from pfstore.sources.arrays import first_line
 from pfstore.sources.assembly import Chunk
+from pfstore.sources.base import ShardRange, SourceBatch
 from pfstore.sources.hdf5_datasets import Dataset, ElsewhereError, dataset, descriptor_of
 from pfstore.sources.hdf5_pages import Page
 from pfstore.sources.keyed import HDF5_SUFFIXES, SLICE_VALUES, KeyedSource
+from pfstore.sources.stamps import stamp
 
 ESCAPED = "pfstore_escaped_names"
 """A file with this attribute has its subjects' names percent-encoded, as a name in HDF5 cannot hold "/"."""
@@ -97,6 +99,16 @@ class Hdf5Source(KeyedSource):
                 for dataset in datasets(gallery):
                     yield from page.filled(dataset, subject, dataset.name, f"gallery/{dataset.name}", descriptor)
         yield from page.rest()
+
+    def stamp(self, subject: str) -> bytes:
+        """Return the stamp of a subject's file."""
+        return stamp([self._where[subject].path])
+
+    def read(self, range_: ShardRange, *, dimension: int, features: int, marks: bool = False) -> Iterator[SourceBatch]:
+        """Read a shard in batches of about `features` features and whole subjects, with their marks if wanted."""
+        if marks:
+            self.__exit__()  # what is open may have been replaced since, and a mark is of what is there now
+        yield from super().read(range_, dimension=dimension, features=features, marks=marks)
 
     def __exit__(self, *exc: object) -> None:
         """Close the file that was read last."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -14,8 +17,8 @@ import numpy as np
 from pfstore.errors import SourceError
 from pfstore.features import FeatureBatch
 from pfstore.sources import keys
-from pfstore.sources.assembly import Chunk, assemble
-from pfstore.sources.base import Sample, Shard, ShardRange, SourceBatch
+from pfstore.sources.assembly import LONGEST_KEY, Chunk, assemble
+from pfstore.sources.base import Marked, Sample, Shard, ShardRange, SourceBatch
 from pfstore.sources.single import SubjectRows, gathered
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
@@ -30,6 +33,10 @@ class KeyedSource(ABC):
     def __init__(self, extractor: str, dimension: int | None) -> None:
         self._extractor = extractor
         self._dimension = dimension
+        self.beside: Path | None = None
+        """The file that was found beside the one that the configuration names, if any."""
+        self._identity = ""
+        self._stamp = b""
 
     @property
     def extractor(self) -> str:
@@ -106,17 +113,72 @@ class KeyedSource(ABC):
                 after, rows, subjects = to, 0, 0
         yield Shard({"after": after, "to": None}, rows + self.count_nobody(), subjects)
 
-    def read(self, range_: ShardRange, *, dimension: int, features: int) -> Iterator[SourceBatch]:
+    def told(self, identity: str, stamped: bytes) -> None:
+        """Let a source know what decides which rows it gives, and the stamp of the files that it has read."""
+        self._identity, self._stamp = identity, stamped
+
+    @property
+    def marks_by(self) -> str:
+        """By what it tells whether a subject has changed: "file"."""
+        return "file"
+
+    @property
+    def most_keys(self) -> int:
+        """How many keys a range may hold."""
+        return 10_000
+
+    def marks(self) -> Iterator[Marked]:
+        """Yield every subject with its mark, which is of the files that it is in."""
+        return (self._marked(subject) for subject in self.subjects if len(subject.encode()) <= LONGEST_KEY)
+
+    def range_of(self, keys: Sequence[Sequence[Any]]) -> ShardRange:
+        """Return the range of these keys and no others."""
+        return {"keys": [list(key) for key in keys]}
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Return a context in which nothing else happens: files have no snapshot."""
+        return nullcontext()
+
+    def stamp(self, _subject: str, /) -> bytes:
+        """Return the stamp of the files that a subject is in, b"" where it cannot be told: that of all files."""
+        return self._stamp
+
+    def _marked(self, subject: str) -> Marked:
+        stamped = self.stamp(subject)
+        mark = hashlib.blake2b(stamped + self._identity.encode(), digest_size=16).digest() if stamped else b""
+        return Marked([keys.part_to_json(subject)], keys.storable(subject), self.count(subject), mark)
+
+    def read(self, range_: ShardRange, *, dimension: int, features: int, marks: bool = False) -> Iterator[SourceBatch]:
         """Read a shard in batches of about `features` features and whole subjects.
 
-        Raises SourceError where a file cannot be read.
+        marks: with those of the subjects. Raises SourceError where a file cannot be read.
         """
+        known: dict[str, bytes] = {}
+        if marks:
+            known = {one.subject: one.mark for one in map(self._marked, self._within(range_))}
+        for batch in self._read(range_, dimension, features):
+            yield batch.marked(known)
+
+    def _within(self, range_: ShardRange) -> Sequence[str]:
+        """Return the subjects of a range."""
+        if "keys" in range_:
+            wanted = {keys.part_from_json(key) for (key,) in range_["keys"]}
+            return [subject for subject in self.subjects if subject in wanted]
         after, to = keys.part_from_json(range_["after"]), keys.part_from_json(range_["to"])
         first = 0 if after is None else bisect_right(self.subjects, after)
         last = len(self.subjects) if to is None else bisect_right(self.subjects, to)
-        chunks = chain(self.chunks_of(self.subjects[first:last]), self.nobody() if to is None else ())
+        return self.subjects[first:last]
+
+    def _read(self, range_: ShardRange, dimension: int, features: int) -> Iterator[SourceBatch]:
+        subjects = self._within(range_)
+        if "keys" in range_:
+            apart = chain.from_iterable(self.chunks_of([subject]) for subject in subjects)
+            yield from assemble(apart, dimension=dimension, batch_features=features)
+            return
+        is_last = range_["to"] is None
+        chunks = chain(self.chunks_of(subjects), self.nobody() if is_last else ())
         yield from assemble(chunks, dimension=dimension, batch_features=features)
-        if to is None and self.excluded:
+        if is_last and self.excluded:
             yield SourceBatch(FeatureBatch.empty(dimension), excluded=self.excluded)
 
     def read_subject(self, subject: str, *, dimension: int) -> SubjectRows | None:

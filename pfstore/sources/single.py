@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -55,22 +55,30 @@ def gathered(chunks: Iterable[Chunk], subject: str, *, dimension: int, unordered
     unordered: as for assemble.
     """
     rows: list[str] = []
-    batches = list(assemble(_of(subject, chunks, rows), dimension=dimension, batch_features=_ALL, unordered=unordered))
+    parts = _noted(of_subjects({subject}, chunks), rows)
+    batches = list(assemble(parts, dimension=dimension, batch_features=_ALL, unordered=unordered))
     if not batches:
         return None
     (batch,) = batches
     return SubjectRows(batch, _usable(rows, [one.row for one in batch.rejects]))
 
 
-def _of(subject: str, chunks: Iterable[Chunk], rows: list[str]) -> Iterator[Chunk]:
-    """Yield the subject's part of each chunk and note the keys of its rows."""
+def of_subjects(subjects: Set[str] | None, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Yield of each chunk the rows of these subjects, named as the gallery has them; None: all."""
     for chunk in chunks:
-        kept = [i for i, one in enumerate(chunk.subjects) if one and keys.storable(one) == subject]
-        if not kept:
+        if subjects is None:
+            yield chunk
             continue
-        part = chunk if len(kept) == len(chunk.subjects) else _part(chunk, kept)
-        rows.extend(map(keys.storable, part.rows))
-        yield part
+        kept = [i for i, one in enumerate(chunk.subjects) if one and keys.storable(one) in subjects]
+        if kept:
+            yield chunk if len(kept) == len(chunk.subjects) else _part(chunk, kept)
+
+
+def _noted(chunks: Iterable[Chunk], rows: list[str]) -> Iterator[Chunk]:
+    """Note the keys of the rows that pass."""
+    for chunk in chunks:
+        rows.extend(map(keys.storable, chunk.rows))
+        yield chunk
 
 
 def _part(chunk: Chunk, kept: Sequence[int]) -> Chunk:

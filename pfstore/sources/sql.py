@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 
 from pfstore.config import ExtractorColumn, SourceConfig
 from pfstore.errors import MappingError
 from pfstore.features import FeatureBatch
 from pfstore.sources import sql_ranges
 from pfstore.sources.assembly import Chunk, assemble
-from pfstore.sources.base import Sample, Shard, ShardRange, SourceBatch
+from pfstore.sources.base import Marked, Sample, Shard, ShardRange, SourceBatch
 from pfstore.sources.encodings import parse_encoding
 from pfstore.sources.presets import suggestion
-from pfstore.sources.single import SubjectRows, gathered
+from pfstore.sources.single import SubjectRows, gathered, of_subjects
 from pfstore.sources.sql_database import LegacyDatabase
+from pfstore.sources.sql_marks import MarkReader
 from pfstore.sources.sql_rows import RowReader
 
 _EXTRACTORS_SHOWN = 10
@@ -38,11 +41,13 @@ class SqlSource:
         self._config = config
         encoding = parse_encoding(config.feature.encoding if config.feature else "", config.allow_pickle)
         self._database = LegacyDatabase(str(config.url), name, config.statement_timeout)
+        self._held: sa.Connection | None = None
         with self._database.snapshot() as connection:
             try:
                 self._rows = RowReader(connection, self._database, config, encoding, processes)
             except MappingError as error:
                 raise MappingError(f"{error}{suggestion(connection, self._database)}") from None
+            self._marks = MarkReader(connection, self._database, config, self._rows)
 
     @cached_property
     def extractor(self) -> str:
@@ -52,7 +57,7 @@ class SqlSource:
             return str(extractor)
         if extractor.value is not None:
             return extractor.value
-        with self._database.snapshot() as connection:
+        with self._snapshot() as connection:
             found = self._rows.extractors(connection, _EXTRACTORS_SHOWN + 1)
         if len(found) == 1:
             return found[0]
@@ -75,7 +80,7 @@ class SqlSource:
         The dimension is the mapping's, or the most common one.
         """
         extractor = self.extractor
-        with self._database.snapshot() as connection:
+        with self._snapshot() as connection:
             chunks = list(self._rows.read(connection, self._rows.some(rows), extractor))
             excluded = self._rows.excluded(connection, first=rows)
         chunk = _in_order(chunks)
@@ -87,22 +92,72 @@ class SqlSource:
         Rows without a subject make one more, without subjects, so that they are counted; it is there even where
         there is no such row yet.
         """
-        with self._database.snapshot() as connection:
+        with self._snapshot() as connection:
             with closing(self._rows.subjects(connection)) as subjects:
                 yield from sql_ranges.cut(subjects, features)
             yield Shard(sql_ranges.NOBODY, self._rows.count_nobody(connection), 0)
 
-    def read(self, range_: ShardRange, *, dimension: int, features: int) -> Iterator[SourceBatch]:
-        """Read a shard in one consistent snapshot, in batches of about `features` features and whole subjects."""
+    def read(self, range_: ShardRange, *, dimension: int, features: int, marks: bool = False) -> Iterator[SourceBatch]:
+        """Read a shard in one consistent snapshot, in batches of about `features` features and whole subjects.
+
+        marks: with those of the subjects.
+        """
         extractor, statement = self.extractor, self._rows.within(range_)
         unordered = not self._rows.has_row_key
-        with (
-            self._database.snapshot() as connection,
-            closing(self._rows.read(connection, statement, extractor)) as chunks,
-        ):
-            yield from assemble(chunks, dimension=dimension, batch_features=features, unordered=unordered)
+        with self._snapshot() as connection:
+            known: dict[str, bytes] = {}
+            if marks and not sql_ranges.is_nobody(range_):
+                known = {one.subject: one.mark for one in self._marks.read(connection, range_)}
+            with closing(self._rows.read(connection, statement, extractor)) as read:
+                chunks = of_subjects(sql_ranges.subjects_of(range_), read)
+                for batch in assemble(chunks, dimension=dimension, batch_features=features, unordered=unordered):
+                    yield batch.marked(known)
             if excluded := self._rows.excluded(connection, range_=range_):
                 yield SourceBatch(FeatureBatch.empty(dimension), excluded=excluded)
+
+    @property
+    def marks_by(self) -> str:
+        """By what it tells whether a subject has changed: "row versions", "change mark" or "content"."""
+        return self._marks.basis
+
+    @property
+    def most_keys(self) -> int:
+        """How many keys a range may hold: SQLite takes no conditions that are deep, as those of composite keys."""
+        return 5000 if len(self._rows.subject) == 1 else 200
+
+    def marks(self) -> Iterator[Marked]:
+        """Yield every subject that has a row with its mark, in the database's order."""
+        with self._snapshot() as connection:
+            yield from self._marks.read(connection)
+
+    def range_of(self, keys: Sequence[Sequence[Any]]) -> ShardRange:
+        """Return the range of these keys and no others."""
+        return {"keys": [list(key) for key in keys]}
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """See one state of the database in everything that is asked within.
+
+        Of an SQLite file that is not in WAL mode nothing is held, as its writers would have to wait.
+        """
+        with self._database.snapshot() as connection:
+            if not self._database.dialect.holds(connection):
+                yield
+                return
+            self._held = connection
+            try:
+                yield
+            finally:
+                self._held = None
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sa.Connection]:
+        """Connect in a snapshot, the one that is held where there is one."""
+        if self._held is not None:
+            yield self._held
+            return
+        with self._database.snapshot() as connection:
+            yield connection
 
     def read_subject(self, subject: str, *, dimension: int) -> SubjectRows | None:
         """Read one subject, named by the text of its key, in one snapshot; None where the source does not have it.
@@ -111,7 +166,7 @@ class SqlSource:
         in a zone, may be written in another way.
         """
         extractor, unordered = self.extractor, not self._rows.has_row_key
-        with self._database.snapshot() as connection:
+        with self._snapshot() as connection:
             for range_ in self._rows.ranges_of(connection, subject):
                 with closing(self._rows.read(connection, self._rows.within(range_), extractor)) as chunks:
                     found = gathered(chunks, subject, dimension=dimension, unordered=unordered)

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from pfstore.errors import MappingError, SourceError
 from pfstore.sources.sql_dialects import Dialect, dialect_of
+from pfstore.sources.sql_digests import value_digest
 from pfstore.sources.sql_urls import OWN_DRIVERS, parsed, secrets_of
 from pfstore.sources.sqlite_clock import SqliteClock
 
@@ -169,6 +170,7 @@ class LegacyDatabase:
             # SQLite takes any bytes for text; one such value must not fail the whole store.
             connection.text_factory = methodcaller("decode", "utf-8", "surrogateescape")
             self._clock.watch(connection)
+            connection.create_function("pfstore_digest", 1, value_digest, deterministic=True)
             return connection
 
         return sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)

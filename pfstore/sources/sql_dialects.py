@@ -40,8 +40,12 @@ class Dialect:
     case_sensitive_names = True
     nulls_come_first = True
 
-    def begin(self, connection: sa.Connection, timeout: float) -> None:
+    def begin(self, connection: sa.Connection, timeout: float, /) -> None:
         """Begin a read-only transaction on one snapshot. timeout: of a statement, in seconds."""
+
+    def holds(self, _: sa.Connection, /) -> bool:
+        """Tell whether a snapshot may be held for long without keeping a writer waiting."""
+        return True
 
     def abandon(self, connection: sa.Connection) -> None:
         """Make ready to close a cursor in the middle of its result, and then the connection."""
@@ -87,9 +91,17 @@ class Dialect:
 
 
 class Sqlite(Dialect):
-    """SQLite, whose file is opened with mode=ro and where one statement is one snapshot."""
+    """SQLite, whose file is opened with mode=ro."""
 
     case_sensitive_names = False
+
+    def begin(self, connection: sa.Connection, _: float, /) -> None:
+        """Begin a transaction, which is on one snapshot from its first statement on."""
+        connection.exec_driver_sql("BEGIN")
+
+    def holds(self, connection: sa.Connection) -> bool:
+        """Tell whether the file is in WAL mode; in others a writer waits for who reads."""
+        return connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
     def cursor(self, connection: sa.Connection, /) -> Any:
         """Return a cursor of the driver's own."""
@@ -121,7 +133,7 @@ class MySql(Dialect):
     def __init__(self, driver: str) -> None:
         self._is_pymysql = driver == "pymysql"
 
-    def begin(self, connection: sa.Connection, timeout: float) -> None:
+    def begin(self, connection: sa.Connection, timeout: float, /) -> None:
         """Begin a read-only transaction on one snapshot. timeout: of a statement, in seconds."""
         is_mariadb = bool(getattr(connection.dialect, "is_mariadb", False))
         limit = f"max_statement_time = {timeout}" if is_mariadb else f"max_execution_time = {round(timeout * 1000)}"
@@ -183,7 +195,7 @@ class Postgres(Dialect):
     def __init__(self, driver: str) -> None:
         self._binary = driver == "psycopg"
 
-    def begin(self, connection: sa.Connection, timeout: float) -> None:
+    def begin(self, connection: sa.Connection, timeout: float, /) -> None:
         """Begin a read-only transaction on one snapshot. timeout: of a statement, in seconds."""
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         if self._binary:

@@ -23,14 +23,14 @@ def is_nobody(range_: ShardRange) -> bool:
 def condition(columns: Sequence[LiveColumn], range_: ShardRange) -> sa.ColumnElement[bool]:
     """Return what the rows of a range fulfil: after one key, up to and with another, as the database compares.
 
-    Of the range `only` it is that their key is equal to this one.
+    Of a range of keys it is that theirs is equal to one of these.
     """
     if is_nobody(range_):
         return sa.or_(*(column.clause.is_(None) for column in columns))
     conditions: list[sa.ColumnElement[bool]] = [column.clause.is_not(None) for column in columns]
     clauses = [column.clause for column in columns]
-    if "only" in range_:
-        return sa.and_(*map(_equal, clauses, keys.from_json(range_["only"])))
+    if "keys" in range_:
+        return _any_of(clauses, [keys.from_json(key) for key in range_["keys"]])
     if range_["after"] is not None:
         conditions.append(_beyond(clauses, keys.from_json(range_["after"])))
     if range_["to"] is not None:
@@ -40,7 +40,17 @@ def condition(columns: Sequence[LiveColumn], range_: ShardRange) -> sa.ColumnEle
 
 def only(key: keys.Key) -> ShardRange:
     """Return the range of this key and of those that the database takes for equal."""
-    return {"only": keys.to_json(key)}
+    return {"keys": [keys.to_json(key)]}
+
+
+def subjects_of(range_: ShardRange) -> frozenset[str] | None:
+    """Return the texts of the subjects of a range of keys, None of another.
+
+    The database may take others for equal, as those in other letters, which then come as well.
+    """
+    if "keys" not in range_:
+        return None
+    return frozenset(keys.storable(keys.subject_text(keys.from_json(key)) or "") for key in range_["keys"])
 
 
 def cut(groups: Iterable[tuple[keys.Key, int]], features: int) -> Iterator[Shard]:
@@ -78,6 +88,12 @@ def _up_to(columns: Sequence[Column], key: keys.Key) -> sa.ColumnElement[bool]:
     if not rest:
         return first <= value
     return sa.and_(first <= value, sa.or_(first < value, _up_to(rest, key[1:])))
+
+
+def _any_of(columns: Sequence[Column], wanted: Sequence[keys.Key]) -> sa.ColumnElement[bool]:
+    if len(columns) == 1:
+        return columns[0].in_([_literal(key[0]) for key in wanted])
+    return sa.or_(*(sa.and_(*map(_equal, columns, key)) for key in wanted))
 
 
 def _equal(column: Column, value: Any) -> sa.ColumnElement[bool]:

@@ -47,24 +47,29 @@ class RowReader:
     ) -> None:
         self._database = database
         self._config = config
-        self._relation = find(connection, database, config)
-        self._subject = self._live("subject", *config.subject_columns)
+        self.relation = find(connection, database, config)
+        self.subject = self._live("subject", *config.subject_columns)
         self._medium = self._live("medium", *config.medium_columns)
         self._quality = self._live("quality", *([config.quality.column] if config.quality else []))
         self._extractor = self._live("extractor", *_extractor_column(config))
-        self._row = self._live("row", *config.row_columns) or list(self._relation.primary_key)
-        self._live("changed", *([config.changed] if config.changed else []))
-        (feature,) = self._live("feature", str(config.feature and config.feature.column))
-        selected, self._encoding = database.dialect.feature(feature, encoding)
+        self._row = self._live("row", *config.row_columns) or list(self.relation.primary_key)
+        self.changed = self._live("changed", *([config.changed.column] if config.changed else []))
+        (self.feature,) = self._live("feature", str(config.feature and config.feature.column))
+        selected, self._encoding = database.dialect.feature(self.feature, encoding)
         self._decoder = PageDecoder(self._encoding, processes)
-        self._oversize, self._feature = bounded(selected, database.dialect.size(feature))
+        self._oversize, self._feature = bounded(selected, database.dialect.size(self.feature))
         self._exclusions = Exclusions(config.exclude)
         # What the user wrote in SQL shows its mistakes now, not in the middle of a run.
-        connection.execute(self._filtered(sa.select(sa.literal_column("1"))).limit(0))
+        connection.execute(self.filtered(sa.select(sa.literal_column("1"))).limit(0))
 
     def close(self) -> None:
         """End the processes that help."""
         self._decoder.close()
+
+    @property
+    def told(self) -> list[LiveColumn]:
+        """The columns beside the subject's and the feature's that decide what becomes of a row."""
+        return [*self._medium, *self._row, *self._quality, *self._extractor]
 
     @property
     def has_row_key(self) -> bool:
@@ -75,7 +80,7 @@ class RowReader:
         """Return the statement for the rows of a shard, a subject's and in it a medium's rows adjacent."""
         nobody = sql_ranges.is_nobody(range_)
         value = (sa.null(), sa.null()) if nobody else (self._oversize, self._feature)
-        statement = self._select(*value).where(sql_ranges.condition(self._subject, range_))
+        statement = self._select(*value).where(sql_ranges.condition(self.subject, range_))
         return statement if nobody else statement.order_by(*self._order())
 
     def some(self, rows: int) -> sa.Select[Any]:
@@ -88,12 +93,12 @@ class RowReader:
         """Count the rows of a shard, or of so many first rows, that the mapping leaves out, by cause."""
         if not self._exclusions:
             return {}
-        relation = self._relation.clause
+        relation = self.relation.clause
         if first is not None:
             relation = sa.select(sa.text("*")).select_from(relation).limit(first).subquery("pfstore_first")
         statement = self._chosen(self._exclusions.counts(relation))
         if range_ is not None:
-            statement = statement.where(sql_ranges.condition(self._subject, range_))
+            statement = statement.where(sql_ranges.condition(self.subject, range_))
         return self._exclusions.named(connection.execute(statement).all())
 
     def read(self, connection: sa.Connection, statement: sa.Select[Any], extractor: str) -> Generator[Chunk]:
@@ -104,12 +109,12 @@ class RowReader:
 
     def _pages(self, result: Fetching) -> Generator[tuple[tuple[_Subjects, _Columns], Sequence[Any]]]:
         """Yield the rows of a result page by page: the subjects and all columns but the last, and that, the values."""
-        kinds = _Kinds(self._subject)
+        kinds = _Kinds(self.subject)
         size = _FIRST_PAGE
         while rows := result.fetchmany(size):
             *columns, values = zip(*rows, strict=True)
             self._refuse_mixed(kinds, columns)
-            subjects = keys.subject_texts(columns[: len(self._subject)])
+            subjects = keys.subject_texts(columns[: len(self.subject)])
             size = max(1, min(_PAGE_ROWS, _PAGE_BYTES // _largest(values)))
             if not all(subjects):
                 values = tuple(value if known else None for known, value in zip(subjects, values, strict=True))
@@ -117,11 +122,11 @@ class RowReader:
 
     def subjects(self, connection: sa.Connection) -> Generator[tuple[keys.Key, int]]:
         """Yield every subject's key with the number of its rows, in the database's order."""
-        columns = [live.clause for live in self._subject]
+        columns = [live.clause for live in self.subject]
         present = [clause.is_not(None) for clause in columns]
-        statement = self._filtered(sa.select(*self._keys(self._subject), sa.func.count()))
+        statement = self.filtered(sa.select(*self._keys(self.subject), sa.func.count()))
         statement = statement.where(*present).group_by(*columns).order_by(*columns)
-        kinds = _Kinds(self._subject)
+        kinds = _Kinds(self.subject)
         with self._database.fetched(connection, statement) as result:
             while groups := result.fetchmany(_PAGE_ROWS):
                 self._refuse_mixed(kinds, list(zip(*groups, strict=True)))
@@ -137,39 +142,40 @@ class RowReader:
 
     def _guessed(self, connection: sa.Connection, subject: str) -> keys.Key | None:
         """Return the key that has this text, told by the types of any other subject's key."""
-        selected = self._keys(self._subject)
-        if any(str(key) != str(live.clause) for key, live in zip(selected, self._subject, strict=True)):
+        selected = self._keys(self.subject)
+        if any(str(key) != str(live.clause) for key, live in zip(selected, self.subject, strict=True)):
             return None  # what is no such value would be an error to compare with
-        present = [live.clause.is_not(None) for live in self._subject]
-        other = connection.execute(self._filtered(sa.select(*selected)).where(*present).limit(1)).first()
+        present = [live.clause.is_not(None) for live in self.subject]
+        other = connection.execute(self.filtered(sa.select(*selected)).where(*present).limit(1)).first()
         return None if other is None else keys.key_like(subject, tuple(other))
 
     def count_nobody(self, connection: sa.Connection) -> int:
         """Count the rows without a subject."""
-        condition = sql_ranges.condition(self._subject, sql_ranges.NOBODY)
-        statement = self._filtered(sa.select(sa.func.count())).where(condition)
+        condition = sql_ranges.condition(self.subject, sql_ranges.NOBODY)
+        statement = self.filtered(sa.select(sa.func.count())).where(condition)
         return int(connection.execute(statement).scalar_one())
 
     def extractors(self, connection: sa.Connection, limit: int) -> list[str]:
         """Return at most so many of the names in the extractor's column, in order."""
         (live,) = self._extractor
-        statement = self._filtered(sa.select(*self._keys(self._extractor)).distinct())
+        statement = self.filtered(sa.select(*self._keys(self._extractor)).distinct())
         found = connection.execute(statement.where(live.clause.is_not(None)).limit(limit))
         return sorted(keys.part_text(name) for (name,) in found)
 
     def _live(self, use: str, *names: str) -> list[LiveColumn]:
-        return [column(self._relation, self._database, use, name) for name in names]
+        return [column(self.relation, self._database, use, name) for name in names]
 
     def _keys(self, columns: Sequence[LiveColumn]) -> list[Column]:
         return [self._database.dialect.key(live) for live in columns]
 
     def _select(self, *value: Column) -> sa.Select[Any]:
         quality = [live.clause for live in self._quality]
-        rows = [*self._subject, *self._medium, *self._row]
-        return self._filtered(sa.select(*self._keys(rows), *quality, *self._keys(self._extractor), *value))
+        rows = [*self.subject, *self._medium, *self._row]
+        return self.filtered(sa.select(*self._keys(rows), *quality, *self._keys(self._extractor), *value))
 
-    def _filtered(self, statement: sa.Select[Any]) -> sa.Select[Any]:
-        return self._exclusions.without(self._chosen(statement.select_from(self._relation.clause)))
+    def filtered(self, statement: sa.Select[Any]) -> sa.Select[Any]:
+        """Return the statement for the mapping's rows, without those that it leaves out."""
+        return self._exclusions.without(self._chosen(statement.select_from(self.relation.clause)))
 
     def _chosen(self, statement: sa.Select[Any]) -> sa.Select[Any]:
         if self._config.where:
@@ -182,7 +188,7 @@ class RowReader:
 
     def _order(self) -> list[Column]:
         dialect = self._database.dialect
-        order = [by for live in self._subject for by in dialect.order(live)]
+        order = [by for live in self.subject for by in dialect.order(live)]
         for live in self._medium:
             first, *ties = dialect.order(live)
             # A medium of NULL is the same to pfstore as an empty one.
@@ -209,7 +215,7 @@ class RowReader:
 
     def _chunk(self, subjects: _Subjects, columns: _Columns, decoded: Decoded, extractor: str) -> Chunk:
         """Make a chunk of a page of rows: their subjects, the columns but the feature's, and the features."""
-        rest = columns[len(self._subject) :]
+        rest = columns[len(self.subject) :]
         medium, rest = rest[: len(self._medium)], rest[len(self._medium) :]
         row, (*rest, oversizes) = rest[: len(self._row)], rest[len(self._row) :]
         faults = self._low_quality(rest[0]) if self._quality else {}

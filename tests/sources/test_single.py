@@ -168,7 +168,7 @@ def test_an_index_serves_one_subject(url: str) -> None:
     with opened(url, subject=("tenant", "person")) as source, source._database.snapshot() as connection:
         first = next(source._rows.ranges_of(connection, "1/00077"))
         statement = source._rows.within(first)
-    assert first == {"only": [1, "00077"]}
+    assert first == {"keys": [[1, "00077"]]}
     assert "by_person" in plan(url, statement)
 
 

@@ -14,8 +14,9 @@ from pfstore.errors import SourceError
 from pfstore.fusion import load_model
 from pfstore.gallery import models, runs
 from pfstore.gallery.database import Connection
-from pfstore.jobs import backfill as jobs
+from pfstore.jobs import working
 from pfstore.jobs.backfill import backfill, dry_run
+from pfstore.jobs.summary import Progress
 from pfstore.sources.base import Reason, SourceBatch
 from pfstore.sources.encodings.values import MAX_BYTES
 from tests.sources.stores import V, blob, execute, faces, insert, make_faces, opened, read_all, rejects, subjects
@@ -188,13 +189,13 @@ def test_an_interrupted_run_counts_what_it_excludes_once(
     url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_store(url)
-    monkeypatch.setattr(jobs, "SHARD_FEATURES", 1)
-    monkeypatch.setattr(jobs, "AHEAD_FEATURES", 0)
+    monkeypatch.setattr(working, "SHARD_FEATURES", 1)
+    monkeypatch.setattr(working, "AHEAD_FEATURES", 0)
     average = load_model("average")
     models.resolve(connection, "average")
     seen: list[int] = []
 
-    def interrupt(_: jobs.Progress) -> None:
+    def interrupt(_: Progress) -> None:
         seen.append(1)
         if len(seen) == 3:
             raise RuntimeError("cut off")

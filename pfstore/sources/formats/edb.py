@@ -58,11 +58,13 @@ class EdbSource(RowSource):
         extractor = labelled(extractor, name, path)
         self._encoding = encoding
         self._data = mapped(path)
-        self._manifest = _read_manifest(index or _beside(path, name))
+        index = index or _beside(path, name)
+        self._manifest = _read_manifest(index)
         self._faults = _faults(self._manifest, len(self._data))
         sizes = np.delete(self._manifest.sizes, list(self._faults))
         step = _SLICE_BYTES // max(1, int(sizes.max(initial=1)))
         super().__init__(extractor, dimension, subjects=self._manifest.ids, media=None, step=step)
+        self.beside = index
 
     def values(self, rows: NDArray[np.int64]) -> Values:
         """Return the features of the rows of these numbers, and what is wrong with some."""

@@ -18,6 +18,7 @@ from pfstore.sources.base import Reason
 from pfstore.sources.formats.common import labelled, pattern, subject_in, vectors
 from pfstore.sources.formats.rows import NOBODY
 from pfstore.sources.keyed import SLICE_VALUES, KeyedSource
+from pfstore.sources.stamps import stamp
 
 _SUFFIXES = (".pkl", ".pickle")
 _COLUMN = "feature"
@@ -90,6 +91,10 @@ class FramesSource(KeyedSource):
         """Yield the rows of the files whose path tells no subject."""
         for file in self._files.get(NOBODY, []):
             yield from _chunks(None, file)
+
+    def stamp(self, subject: str) -> bytes:
+        """Return the stamp of a subject's files."""
+        return stamp(file.path for file in self._files[subject])
 
     def __exit__(self, *exc: object) -> None:
         """Do nothing: no file stays open between reads."""

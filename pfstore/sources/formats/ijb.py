@@ -51,6 +51,7 @@ class IjbSource(RowSource):
         self._excluded = {f"template not in {subjects.name}": left_out} if subjects and left_out else {}
         step = SLICE_VALUES // self._features.shape[1]
         super().__init__(extractor, dimension, subjects=owners, media=media, step=step)
+        self.beside = index
 
     @property
     def excluded(self) -> Mapping[str, int]:

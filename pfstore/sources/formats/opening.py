@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pfstore.config import FileFormat, SourceConfig
 from pfstore.errors import ConfigError
+from pfstore.sources.stamps import stamp
 
 if TYPE_CHECKING:
-    from pfstore.sources.base import FeatureSource
+    from pfstore.sources.keyed import KeyedSource
 
 _SUFFIXES: dict[str, FileFormat] = {".npz": "npz", ".npy": "npy", ".gal": "gal", ".edb": "edb"}
 
@@ -36,7 +37,7 @@ _FORMATS: dict[FileFormat, _Format] = {
 }
 
 
-def open_files(config: SourceConfig, name: str) -> FeatureSource:
+def open_files(config: SourceConfig, name: str) -> KeyedSource:
     """Open the files of a source whose preset, if any, is resolved.
 
     Raises ConfigError where a key is missing or not for this format, SourceError where the files are not such.
@@ -54,9 +55,12 @@ def open_files(config: SourceConfig, name: str) -> FeatureSource:
         options["encoding"] = _encoding(config, name)
     extractor = config.extractor if isinstance(config.extractor, str) else None
     # Some of them load slowly, and a run reads one format.
-    opened = getattr(import_module(found.module), found.source)
-    source: FeatureSource = opened(config.path, extractor=extractor, name=name, dimension=config.dimension, **options)
-    return source
+    opener = getattr(import_module(found.module), found.source)
+    opened: KeyedSource = opener(config.path, extractor=extractor, name=name, dimension=config.dimension, **options)
+    paths = (config.path, config.index or opened.beside, config.subjects)
+    # What is written while it is read is young, and so not believed.
+    opened.told(config.identity, stamp(path for path in paths if path is not None))
+    return opened
 
 
 def format_of(path: Path, name: str) -> FileFormat:
