@@ -115,18 +115,61 @@ def _shown(
 
 @gallery.command()
 @click.argument("name")
-@click.argument("version", type=int)
-@click.option("--force", is_flag=True, help="Even if no run over the whole source has ended in it.")
+@click.argument("version", type=int, required=False)
+@click.option(
+    "--sample", type=click.IntRange(3, 2000), default=300, show_default=True, metavar="N", help="Subjects compared."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides which subjects.")
 @click.pass_obj
-def promote(app: App, name: str, version: int, force: bool) -> None:
+def compare(app: App, name: str, version: int | None, sample: int, seed: int) -> None:
+    """Compare a version, or the newest that is not active, with the active one: whom they hold and how they score.
+
+    Scores are of pairs of subjects that are in both, within each version: templates of two versions are not comparable.
+    What is amiss is said on stderr, as by `promote`.
+
+    Example: pfstore gallery compare staff 2
+    """
+    from pfstore.cli import comparison_tables
+    from pfstore.gallery import comparison
+
+    with app.connect() as connection:
+        found = comparison.compare(connection, *comparison.pair(connection, name, version), sample=sample, seed=seed)
+    app.show(found.as_dict(), comparison_tables.shown(found))
+    comparison_tables.warn(app, found.warnings)
+
+
+@gallery.command()
+@click.argument("name")
+@click.argument("version", type=int)
+@click.option(
+    "--force", is_flag=True, help="Even if no run over the whole source has ended in it, or it lacks many subjects."
+)
+@click.option("--no-compare", is_flag=True, help="Do not compare it with the active one.")
+@click.pass_obj
+def promote(app: App, name: str, version: int, force: bool, no_compare: bool) -> None:
     """Let a version answer the searches; the one before stays for a rollback.
+
+    It is compared with the active one first, as by `pfstore gallery compare`, and refused where it lacks more than 1 %
+    of the subjects. What else is amiss is a warning on stderr: that it has no thresholds, which belong to a version, or
+    that scores or accuracy are far from those of the active one.
 
     Example: pfstore gallery promote staff 2
     """
-    from pfstore.gallery import galleries
+    from pfstore.cli import comparison_tables
+    from pfstore.cli.output import stacked
+    from pfstore.gallery import comparison, galleries
 
     with app.connect() as connection:
-        _active(app, galleries.promote(connection, name, version, force=force))
+        if no_compare:
+            active, found = galleries.promote(connection, name, version, force=force), None
+            warnings = comparison.of_thresholds(connection, active)
+        else:
+            active, found = comparison.promote(connection, name, version, force=force)
+            warnings = list(found.warnings)
+    document = active.as_dict() | {"comparison": found and found.as_dict()}
+    told = [comparison_tables.shown(found), ""] if found else []
+    app.show(document, stacked(*told, _answers(active)))
+    comparison_tables.warn(app, warnings)
 
 
 @gallery.command()
@@ -140,7 +183,8 @@ def rollback(app: App, name: str) -> None:
     from pfstore.gallery import galleries
 
     with app.connect() as connection:
-        _active(app, galleries.rollback(connection, name))
+        active = galleries.rollback(connection, name)
+    app.show(active.as_dict(), _answers(active))
 
 
 @gallery.command()
@@ -290,6 +334,5 @@ def _tuned(version: Version, found: Tuning, way: Path) -> RenderableType:
     return stacked(head, "", facts(told))
 
 
-def _active(app: App, version: Version) -> None:
-    said = f"version {version.number} of gallery {version.gallery} answers searches"
-    app.show(version.as_dict(), said)
+def _answers(version: Version) -> str:
+    return f"version {version.number} of gallery {version.gallery} answers searches"

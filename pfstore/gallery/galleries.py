@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from psycopg import sql
+from psycopg.errors import LockNotAvailable
 from psycopg.rows import class_row
 
 from pfstore.config import nearest
-from pfstore.errors import ConflictError, NotFoundError
+from pfstore.errors import BusyError, ConflictError, NotFoundError
 from pfstore.gallery.coarse import MOST_INLINE, is_kept
 from pfstore.gallery.database import Connection
 from pfstore.gallery.locking import locked
@@ -24,6 +27,12 @@ HNSW_MOST_DIMENSIONS = 4000
 
 # Searches queue up behind what locks a partition, so it must not itself wait long for another transaction.
 BRIEFLY = "SET LOCAL lock_timeout = '3s'"
+
+# Dropping locks all versions: it tries so shortly, lets the searches through that wait, and tries again.
+ATTEMPT = "SET LOCAL lock_timeout = '100ms'"
+PAUSE = 0.4
+PATIENCE = 10.0
+"""Seconds between two attempts, and of all of them."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +119,11 @@ class Version:
         return asdict(self) | {"created_at": self.created_at.isoformat(), "promoted_at": promoted}
 
 
-# Asked before every search, so it tells whether there are templates, not how many.
+# Asked before every search, so it counts no templates; `versions` finds out which are empty.
 _VERSIONS = """
     SELECT v.version_id, g.name AS gallery, v.number, v.extractor, v.dimension, v.normalisation,
            m.name AS model, v.model_digest, v.strategy, v.blocks, v.compact, v.state, v.created_at, v.promoted_at,
-           NOT EXISTS (SELECT FROM pfstore.templates t WHERE t.version_id = v.version_id) AS empty,
+           false AS empty,
            to_regclass('pfstore.templates_v' || v.version_id || '_hnsw') IS NOT NULL AS indexed
     FROM pfstore.versions v
     JOIN pfstore.galleries g USING (gallery_id)
@@ -146,16 +155,27 @@ def versions(connection: Connection, name: str | None = None) -> list[Version]:
     """
     if name is not None and name not in (known := names(connection)):
         raise NotFoundError(f"there is no gallery {name!r}{nearest(name, known)}")
-    cursor = connection.cursor(row_factory=class_row(Version))
     query = f"{_VERSIONS} WHERE %(name)s::text IS NULL OR g.name = %(name)s ORDER BY g.name, v.number"
-    return cursor.execute(query, {"name": name}).fetchall()
+    found = connection.cursor(row_factory=class_row(Version)).execute(query, {"name": name}).fetchall()
+    filled = _filled(connection, [one.version_id for one in found])
+    return [replace(one, empty=one.version_id not in filled) for one in found]
+
+
+def _filled(connection: Connection, version_ids: Sequence[int]) -> set[int]:
+    """Return those versions that hold templates. Citus takes no subquery that depends on a row of versions."""
+    if not version_ids:
+        return set()
+    look = sql.SQL("(SELECT version_id FROM pfstore.templates WHERE version_id = {} LIMIT 1)")
+    query = sql.SQL(" UNION ALL ").join(look.format(sql.Literal(one)) for one in version_ids)
+    return {one for (one,) in connection.execute(query)}
 
 
 def counts(connection: Connection) -> dict[int, int]:
     """Count the templates of every version, by version_id; the time is linear in their number."""
     query = (
-        "SELECT v.version_id, (SELECT count(*) FROM pfstore.templates t WHERE t.version_id = v.version_id)"
-        " FROM pfstore.versions v"
+        "SELECT version_id, coalesce(templates, 0) FROM pfstore.versions"
+        " LEFT JOIN (SELECT version_id, count(*) AS templates FROM pfstore.templates GROUP BY version_id) counted"
+        " USING (version_id)"
     )
     return dict(connection.execute(query).fetchall())
 
@@ -180,6 +200,11 @@ def version(connection: Connection, name: str, number: int | None = None) -> Ver
     return found[0]
 
 
+def active_number(connection: Connection, name: str) -> int | None:
+    """Return the number of the version that answers a gallery's searches, None where none does."""
+    return next((one.number for one in versions(connection, name) if one.state == "active"), None)
+
+
 def ensure(connection: Connection, name: str, contract: Contract, blocks: int) -> Version:
     """Return the gallery's version of this contract, making the gallery and the version where they are missing.
 
@@ -201,10 +226,10 @@ def _create_version(connection: Connection, name: str, contract: Contract, block
         """
         INSERT INTO pfstore.versions
             (gallery_id, number, extractor, dimension, normalisation, model_digest, strategy, compact, blocks, state)
-        SELECT gallery_id,
-               (SELECT coalesce(max(number), 0) + 1 FROM pfstore.versions v WHERE v.gallery_id = g.gallery_id),
-               %s, %s, %s, %s, %s, %s, %s, 'building'
-        FROM pfstore.galleries g WHERE name = %s
+        SELECT gallery_id, coalesce(max(v.number), 0) + 1, %s, %s::int, %s, %s, %s, %s::boolean, %s::int, 'building'
+        FROM pfstore.galleries g LEFT JOIN pfstore.versions v USING (gallery_id)
+        WHERE g.name = %s
+        GROUP BY gallery_id
         RETURNING version_id
         """,
         (
@@ -235,30 +260,41 @@ def _create_version(connection: Connection, name: str, contract: Contract, block
 def promote(connection: Connection, name: str, number: int, *, force: bool = False) -> Version:
     """Make a version the one that answers searches; the one before stays for a rollback.
 
-    Raises NotFoundError: no such gallery or version, or the version holds no template. ConflictError: no run over
-    the whole source has ended in this version; force promotes it all the same.
+    Raises NotFoundError: no such gallery or version, not any more, or the version holds no template. ConflictError: no
+    run over the whole source has ended in this version; force promotes it all the same.
     """
     chosen = version(connection, name, number)
-    if not (force or _is_complete(connection, chosen)):
-        raise ConflictError(
-            f"{chosen.said} is not complete, so searches would miss people: run {chosen.backfill} to its end, "
-            "or promote with --force"
-        )
+    if not force:
+        check_complete(connection, chosen)
     with connection.transaction():
+        # Whoever promotes second waits here, and then retires the version that the first one made active.
+        connection.execute("SELECT FROM pfstore.galleries WHERE name = %s FOR NO KEY UPDATE", (name,))
         connection.execute(
             "UPDATE pfstore.versions SET state = 'retired' WHERE state = 'active' AND version_id <> %(id)s"
             " AND gallery_id = (SELECT gallery_id FROM pfstore.versions WHERE version_id = %(id)s)",
             {"id": chosen.version_id},
         )
-        connection.execute(
+        activated = connection.execute(
             "UPDATE pfstore.versions SET state = 'active', promoted_at = now() WHERE version_id = %s",
             (chosen.version_id,),
         )
+        if not activated.rowcount:
+            raise NotFoundError(f"{chosen.said} was dropped meanwhile, so it cannot answer searches: promote another")
     return version(connection, name, number)
 
 
-def _is_complete(connection: Connection, chosen: Version) -> bool:
-    query = "SELECT EXISTS (SELECT FROM pfstore.runs WHERE version_id = %s AND state = 'done' AND kind = 'backfill')"
+def check_complete(connection: Connection, chosen: Version) -> None:
+    """Raise ConflictError where no run over the whole source has ended in a version."""
+    if not is_complete(connection, chosen):
+        raise ConflictError(
+            f"{chosen.said} is not complete, so searches would miss people: run {chosen.backfill} to its end, "
+            "or promote with --force"
+        )
+
+
+def is_complete(connection: Connection, chosen: Version) -> bool:
+    """Tell whether a run over the whole source has ended in a version."""
+    query = "SELECT EXISTS (SELECT FROM pfstore.runs WHERE version_id = %s AND state = 'done' AND whole)"
     return connection.execute(query, (chosen.version_id,)).fetchone() == (True,)
 
 
@@ -277,26 +313,70 @@ def rollback(connection: Connection, name: str) -> Version:
 def drop(connection: Connection, name: str, number: int | None = None) -> int:
     """Drop a version that is not active, or the whole gallery, and return how many templates went.
 
-    Raises NotFoundError for an unknown gallery or version, ConflictError for an active version, BusyError where a
-    run is writing one of them.
+    All or nothing, whenever it is killed. Searches never wait for it longer than ATTEMPT. Raises NotFoundError for an
+    unknown gallery or version, ConflictError for an active version, BusyError where a run is writing one of them or
+    other transactions keep the templates for more than PATIENCE.
     """
     chosen = [one for one in versions(connection, name) if number in (None, one.number)]
     if number is not None and not chosen:
         raise NotFoundError(f"gallery {name!r} has no version {number}")
     if number is not None and chosen[0].state == "active":
-        raise ConflictError(f"version {number} answers the searches of {name!r}: promote another one first")
-    there = counts(connection)
+        raise _in_use(chosen[0])
+    there = sum(size(connection, one) for one in chosen)
     with ExitStack() as stack:
         for one in chosen:
             stack.enter_context(locked(connection, one.version_id, one.said, patience=0))
         stack.enter_context(connection.transaction())
-        connection.execute(BRIEFLY)
-        for one in chosen:
-            connection.execute(sql.SQL("DROP TABLE {}").format(one.partition))
-            connection.execute("DELETE FROM pfstore.versions WHERE version_id = %s", (one.version_id,))
-        if number is None:
-            connection.execute("DELETE FROM pfstore.galleries WHERE name = %s", (name,))
-    return sum(there[one.version_id] for one in chosen)
+        _forget(connection, name, chosen, whole=number is None)
+        if chosen:
+            said = chosen[0].said if number is not None else f"gallery {name!r}"
+            _drop_tables(connection, [one.partition for one in chosen], said)
+    return there
+
+
+def _forget(connection: Connection, name: str, chosen: Sequence[Version], *, whole: bool) -> None:
+    """Delete versions, or the gallery with them, and all that is told of them."""
+    if whole:
+        # In the order in which `promote` locks them.
+        connection.execute("SELECT FROM pfstore.galleries WHERE name = %s FOR UPDATE", (name,))
+    for one in chosen:
+        # What was promoted or dropped since it was chosen.
+        query = "SELECT state FROM pfstore.versions WHERE version_id = %s FOR UPDATE"
+        state = connection.execute(query, (one.version_id,)).fetchone()
+        if state is None:
+            raise NotFoundError(f"{one.said} was dropped meanwhile")
+        if state == ("active",) and not whole:
+            raise _in_use(one)
+        connection.execute("DELETE FROM pfstore.versions WHERE version_id = %s", (one.version_id,))
+    if whole:
+        connection.execute("DELETE FROM pfstore.galleries WHERE name = %s", (name,))
+
+
+def _drop_tables(connection: Connection, partitions: Sequence[sql.Identifier], said: str) -> None:
+    """Drop partitions as the last thing of a transaction, for searches wait from then on.
+
+    DETACH … CONCURRENTLY would let them go on, but takes two transactions: a drop that is killed between them leaves a
+    version that `verify` finds empty and `search` finds whole, and no other can be detached until that is mended.
+    """
+    statement = sql.SQL("DROP TABLE {}").format(sql.SQL(", ").join(partitions))
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with connection.transaction():
+                connection.execute(ATTEMPT)
+                connection.execute(statement)
+            return
+        except LockNotAvailable:
+            if time.monotonic() > deadline:
+                raise BusyError(
+                    f"{said} is not dropped: other transactions have been reading or writing templates for "
+                    f"{PATIENCE:g} s (`calibrate` does so for as long as it compares); try again when they are over"
+                ) from None
+        time.sleep(PAUSE)
+
+
+def _in_use(one: Version) -> ConflictError:
+    return ConflictError(f"version {one.number} answers the searches of {one.gallery!r}: promote another one first")
 
 
 def size(connection: Connection, chosen: Version) -> int:
