@@ -64,6 +64,14 @@ def test_a_password_is_quoted_inside_a_url(tmp_path: Path) -> None:
     assert _load(tmp_path, '[database]\nurl = "embedded:$${X}"').database.url == "embedded:${X}"
 
 
+def test_a_replica_is_named_as_the_primary_is(tmp_path: Path) -> None:
+    assert _load(tmp_path, GOOD).database.read_url is None
+    replica = GOOD.replace("[database]", '[database]\nread_url = "postgresql://pf:${PF_PASSWORD}@replica/faces"')
+    loaded = _load(tmp_path, replica)
+    assert loaded.database.read_url == "postgresql://pf:p%40ss%2Fw%3Ard@replica/faces"
+    assert "replica" not in repr(loaded)
+
+
 def test_no_secret_in_a_repr(tmp_path: Path) -> None:
     shown = repr(_load(tmp_path, GOOD))
     assert "hunter2" not in shown
@@ -85,6 +93,7 @@ def test_no_secret_in_a_repr(tmp_path: Path) -> None:
         ('path = "features"', "", "a source needs either url .* or path"),
         ('extractor = { column = "model" }', "", "needs subject, feature and extractor"),
         ("[database]", "[database", "not valid TOML"),
+        ("[database]", '[database]\nread_url = "embedded:x"', r"database\.read_url: the embedded server has"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, before: str, after: str, said: str) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pfstore.errors import DatabaseError
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -52,11 +54,49 @@ class App:
         self._tell(f"database: {opened.shown}")
         return opened
 
+    @cached_property
+    def replica(self) -> Database | None:
+        """The replica that searches are sent to, None where there is none: one of the file belongs to its own url."""
+        from pfstore.gallery.database import Database
+
+        if self.database_url or self.config.database.read_url is None:
+            return None
+        try:
+            return Database.open(self.config.database.read_url, self.config.folder)
+        except DatabaseError as error:
+            raise DatabaseError(f"[database] read_url: {error}") from None
+
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """Connect to the galleries' database."""
         with self.database.connect() as connection:
             yield connection
+
+    @contextmanager
+    def connect_reading(self, *, fresh: bool = False) -> Iterator[Connection]:
+        """Connect to the replica where there is one, else to the galleries' database. fresh: always to the latter.
+
+        Raises DatabaseError naming the replica where that cannot be reached or does something wrong.
+        """
+        if fresh or self.replica is None:
+            with self.connect() as connection:
+                yield connection
+            return
+        try:
+            with self.replica.connect() as connection:
+                yield connection
+        except DatabaseError as error:
+            raise DatabaseError(f"replica {error}; --fresh asks the primary") from error
+
+    def lag(self, connection: Connection, *, fresh: bool) -> dict[str, Any]:
+        """Return what --json tells of the replica that answers, and tell it with -v; nothing where the primary does."""
+        from pfstore.gallery import replica
+
+        if fresh or self.replica is None:
+            return {}
+        seconds = replica.lag(connection)
+        self._tell(f"replica: {self.replica.shown}, {replica.said(seconds)}")
+        return {"replica": {"lag_seconds": seconds}}
 
     def mapping(self, name: str) -> SourceConfig:
         """Return a source of pfstore.toml with its preset filled in."""

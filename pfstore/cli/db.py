@@ -61,3 +61,37 @@ def check(app: App) -> None:
     if differences := schema.check(app.database):
         raise DatabaseError(f"the schema was changed by hand: {'; '.join(differences)}")
     app.show({"schema": found.schema, "differences": []}, f"schema {found.schema}: as it should be")
+
+
+@db.command()
+@click.option("--dry-run", is_flag=True, help="Print the SQL statements that are left, in order, and run none.")
+@click.option(
+    "--shards",
+    type=click.IntRange(1, 32_000),
+    help="Parts to cut the templates into, about one for each core of the workers [default: citus.shard_count].",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def distribute(app: App, dry_run: bool, shards: int | None, yes: bool) -> None:
+    """Spread the templates over the nodes of a Citus cluster, by subject.
+
+    The tables that searches and runs read beside them are kept whole on each node, the queue stays on the coordinator.
+    The database needs the extension citus. One transaction, in which nobody else can write. What is distributed
+    already is left as it is, so run it again after `pfstore db upgrade`, which may bring new tables.
+
+    \b
+    Example:
+      pfstore db distribute --dry-run
+      pfstore db distribute --shards 16 --yes
+    """
+    from pfstore.gallery import citus
+
+    with app.connect() as connection:
+        statements = citus.plan(connection, shards)
+        if statements and not dry_run:
+            if not yes:
+                click.confirm("Distribute the tables of pfstore?", abort=True, err=True)
+            statements = citus.distribute(connection, shards)
+    document = {"dry_run": dry_run, "statements": statements}
+    script = "".join(f"{one};\n" for one in ("BEGIN", *statements, "COMMIT"))
+    app.show_text(document, script.rstrip() if statements else "everything is distributed already")

@@ -23,7 +23,7 @@ def doctor(app: App) -> int:
     """Tell what runs here, how the database is, what is wrong and how to mend it.
 
     Put its output under a bug report: passwords are not in it. Exit 0 where nothing is wrong but what is only a
-    warning, 4 where the database cannot be used, 3 where the configuration cannot be read.
+    warning, 4 where the database or its replica cannot be used, 3 where the configuration cannot be read.
 
     \b
     Example:
@@ -46,13 +46,38 @@ def doctor(app: App) -> int:
     except DatabaseError as error:
         mend = "start the server, or correct the database's URL; `pfstore db status` tries it"
         found = [Finding(str(error), "error", mend)]
+    replica, more = _replica(app, reached=seen is not None) if code != ConfigError.exit_code else (None, [])
+    found = sorted(found + more, key=lambda one: one.severity)
     here = _here()
     document = here | {
         "database": {"url": shown, "reached": seen is not None} | (seen.as_dict() if seen else {}),
+        "replica": replica,
         "findings": [asdict(one) for one in found],
     }
-    app.show(document, _shown(here, shown, seen, found))
+    app.show(document, _shown(here, shown, seen, replica, found))
     return code if any(one.severity == "error" for one in found) else 0
+
+
+def _replica(app: App, *, reached: bool) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """Return what `--json` tells of the replica and what is wrong with it; reached: whether the primary can be."""
+    from pfstore.gallery import replica
+    from pfstore.gallery.findings import Finding
+
+    shown = None
+    try:
+        if app.replica is None:
+            return None, []
+        shown = app.replica.shown
+        with app.replica.connect() as connection:
+            told = replica.examine(connection)
+        primary = None
+        if reached:
+            with app.connect() as connection:
+                primary = replica.system(connection)
+    except DatabaseError as error:
+        mend = "start the replica, or correct or take out read_url; until then search with --fresh"
+        return {"url": shown, "reached": False}, [Finding(f"replica: {error}", "error", mend)]
+    return {"url": shown, "reached": True} | told.as_dict(), list(replica.findings(told, shown, primary))
 
 
 def _here() -> dict[str, Any]:
@@ -70,12 +95,17 @@ def _here() -> dict[str, Any]:
     }
 
 
-def _shown(here: dict[str, Any], shown: str | None, health: Health | None, found: list[Finding]) -> RenderableType:
+def _shown(
+    here: dict[str, Any], shown: str | None, health: Health | None, replica: dict[str, Any] | None, found: list[Finding]
+) -> RenderableType:
     from pfstore.cli.output import facts, stacked
+    from pfstore.gallery.replica import said
 
     cuda = ", ".join(here["device"]["cuda"]) or "no CUDA"
     told = here["versions"] | {"platform": here["platform"]}
     told |= {"device": f"CPU with {here['device']['threads']} threads, {cuda}", "database": shown}
+    if replica and replica["reached"]:
+        told |= {"replica": f"{replica['url']}, {said(replica['lag_seconds'])}"}
     parts: list[RenderableType] = [facts(told | (_of_server(health) if health else {}))]
     if health and health.versions:
         parts += ["", _of_versions(health)]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SECONDS = Number(0, min_open=True)
 
+FRESH = "Ask the primary, which has what was just written, even where [database] has a read_url."
+
 
 @click.command(cls=Command)
 @click.argument("gallery")
@@ -35,20 +37,22 @@ SECONDS = Number(0, min_open=True)
 )
 @click.option("--exact", is_flag=True, help="Compare with every template, even where there is an index.")
 @click.option("--deadline", type=SECONDS, metavar="SECONDS", help="Fail where one search takes longer.")
+@click.option("--fresh", is_flag=True, help=FRESH)
 @click.option("--jsonl", is_flag=True, help="Print one JSON line per probe, as soon as it is answered.")
 @click.option("--version", type=int, help="Another version than the active one.")
 @click.option("--extractor", help="What made the probes' features; refused where the gallery's is another.")
 @click.pass_obj
 def search(
     app: App, gallery: str, probes: str | None, source: str | None, top: int, threshold: float | None,
-    fpir: float | None, fmr: float | None, among: str | None, exact: bool, deadline: float | None, jsonl: bool,
-    version: int | None, extractor: str | None,
+    fpir: float | None, fmr: float | None, among: str | None, exact: bool, deadline: float | None, fresh: bool,
+    jsonl: bool, version: int | None, extractor: str | None,
 ) -> None:  # fmt: skip
     """Identify: print the candidate list of every probe in a file, or of every subject of a source.
 
     Scores are cosines: higher is nearer. With --fpir or --fmr only candidates at or above the threshold that
     `pfstore calibrate` stored for that rate are listed, and what it rests on is printed. With --jsonl each probe is
-    answered as it comes, so that pfstore can stand in a pipe.
+    answered as it comes, so that pfstore can stand in a pipe. Where [database] has a read_url, that replica answers;
+    -v and --json tell how far it is behind.
 
     \b
     Example:
@@ -70,8 +74,9 @@ def search(
     with ExitStack() as stack:
         # A file that is not there is said before a server is started.
         given = None if probes is None else probing.of_file(probes, extractor)
-        connection = stack.enter_context(app.connect())
+        connection = stack.enter_context(app.connect_reading(fresh=fresh))
         with deadlines.limited(connection, deadline, f"gallery {gallery!r}"):
+            lag = app.lag(connection, fresh=fresh)
             chosen = galleries.version(connection, gallery, version)
         limit, rate = _limit(app, connection, chosen, fpir, fmr)
         least = limit.threshold if limit else -1.0 if threshold is None else threshold
@@ -94,7 +99,7 @@ def search(
                 for name, candidates in zip(ids, lists, strict=True):
                     shown.add({"id": name, "candidates": [asdict(one) for one in candidates]})
     more = ({"among": only.as_dict()} if only else {}) | ({"rejected": dict(given.rejected)} if source else {})
-    shown.all({"gallery": gallery, "version": chosen.number} | rate | more)
+    shown.all({"gallery": gallery, "version": chosen.number} | lag | rate | more)
 
 
 def _limit(

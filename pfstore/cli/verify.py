@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pfstore.cli.app import App, Command, Number
-from pfstore.cli.search import SECONDS
+from pfstore.cli.search import FRESH, SECONDS
 from pfstore.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     help="The false match rate to keep to [default: 0.001].",
 )
 @click.option("--deadline", type=SECONDS, metavar="SECONDS", help="Fail where the comparison takes longer.")
+@click.option("--fresh", is_flag=True, help=FRESH)
 @click.option("--version", type=int, help="Another version than the active one.")
 @click.option("--extractor", help="What made the probe's features; refused where the gallery's is another.")
 @click.pass_context
 def verify(
     context: click.Context, gallery: str, subject: str, probe: str, threshold: float | None, fmr: float | None,
-    deadline: float | None, version: int | None, extractor: str | None,
+    deadline: float | None, fresh: bool, version: int | None, extractor: str | None,
 ) -> None:  # fmt: skip
     """Verify: compare a probe with one subject's template. Exits 0 for a match, 1 for none.
 
@@ -48,8 +49,9 @@ def verify(
     sets = read_probes(probe)
     if len(sets.ids) != 1:
         raise InputError(f"{probe}: verify takes one probe, there are {len(sets.ids)}; use `pfstore search` for many")
-    with app.connect() as connection:
+    with app.connect_reading(fresh=fresh) as connection:
         with deadlines.limited(connection, deadline, f"gallery {gallery!r}"):
+            lag = app.lag(connection, fresh=fresh)
             chosen = galleries.version(connection, gallery, version)
         fuser = models.fuser_of(connection, chosen)
         template = searching.probe_templates(fuser, chosen, sets.features, sets.offsets, extractor or sets.extractor)
@@ -68,7 +70,7 @@ def verify(
         "fmr": limit and limit.target,
         "match": match,
     }
-    app.show(document | _basis(limit, asked), _said(subject, score, threshold, _rate(limit, asked), match))
+    app.show(document | _basis(limit, asked) | lag, _said(subject, score, threshold, _rate(limit, asked), match))
     context.exit(0 if match else 1)
 
 

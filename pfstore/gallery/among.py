@@ -56,8 +56,8 @@ def asked(connection: Connection, query: str) -> Names:
 def absent(connection: Connection, version: Version, names: Names) -> list[str]:
     """Return those of the names that have no template in a version, sorted."""
     query = (
-        "SELECT name FROM unnest(%(names)s::text[]) AS name WHERE NOT EXISTS (SELECT FROM pfstore.templates t"
-        " WHERE t.version_id = %(id)s AND t.subject_id = name) ORDER BY name"
+        "SELECT name FROM unnest(%(names)s::text[]) AS name EXCEPT SELECT subject_id FROM pfstore.templates"
+        " WHERE version_id = %(id)s AND subject_id = ANY (%(names)s::text[]) ORDER BY name"
     )
     rows = connection.execute(query, {"names": names.array, "id": version.version_id})
     return [name for (name,) in rows]

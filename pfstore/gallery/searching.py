@@ -20,6 +20,7 @@ from pfstore.gallery.among import Names
 from pfstore.gallery.database import Connection
 from pfstore.gallery.deadlines import end_with_client, limited
 from pfstore.gallery.galleries import Version
+from pfstore.gallery.tables import PARTITION_PREFIX
 
 if TYPE_CHECKING:
     from pfstore.fusion import Fuser
@@ -191,6 +192,8 @@ def said() -> Iterator[None]:
     try:
         yield
     except psycopg.DatabaseError as error:
+        if isinstance(error, psycopg.errors.UndefinedTable) and PARTITION_PREFIX in str(error):
+            raise NotFoundError("the version that was asked for was dropped meanwhile") from None
         if (kind := _ERRORS.get(error.sqlstate or "")) is None:
             raise
         raise kind(error.diag.message_primary or str(error)) from None

@@ -172,3 +172,11 @@ def test_it_says_how_it_was_answered(filled: Path, run: Run, database: Database)
 def test_verify_with_a_deadline(filled: Path, run: Run) -> None:
     write_probe(filled / "one.npz", {"x": SETS["s0003"]})
     assert run("verify", "staff", "s0003", "--probe", "one.npz", "--deadline", "60").code == 0
+
+
+def test_fresh_where_there_is_no_replica(filled: Path, run: Run) -> None:
+    document = run("search", "staff", "--probes", "probes.npz", "--json").json
+    assert run("search", "staff", "--probes", "probes.npz", "--json", "--fresh").json == document
+    assert "replica" not in document
+    write_probe(filled / "one.npz", {"x": SETS["s0003"]})
+    assert run("verify", "staff", "s0003", "--probe", "one.npz", "--fresh").code == 0
