@@ -23,7 +23,8 @@ from pfstore.fusion import Fuser, load_model, random_model
 from pfstore.gallery import galleries, models
 from pfstore.gallery.database import Connection, Database
 from pfstore.gallery.galleries import Contract, Version
-from pfstore.jobs.backfill import BATCH_FEATURES, SHARD_FEATURES, backfill
+from pfstore.jobs.backfill import backfill
+from pfstore.jobs.working import BATCH_FEATURES, SHARD_FEATURES
 from pfstore.sources import open_source
 from pfstore.synthetic import Population, write_hdf5, write_sqlite
 

@@ -20,7 +20,7 @@ from bench.server import served
 from bench.stores import DIMENSION, fill, in_shards, mapping, url_of
 from pfstore.config import SourceConfig
 from pfstore.gallery.database import Database
-from pfstore.jobs.backfill import SHARD_FEATURES
+from pfstore.jobs.working import SHARD_FEATURES
 from pfstore.sources import open_source
 from pfstore.synthetic import Population, write_hdf5, write_sql, write_sqlite
 from pfstore.synthetic.damage import Encoding

@@ -13,7 +13,7 @@ from pgvector.psycopg import register_vector
 from pfstore.config import FeatureColumn, SourceConfig
 from pfstore.features import FeatureBatch
 from pfstore.gallery.database import Database
-from pfstore.jobs.backfill import BATCH_FEATURES, SHARD_FEATURES
+from pfstore.jobs.working import BATCH_FEATURES, SHARD_FEATURES
 from pfstore.sources import open_source
 from pfstore.sources.base import FeatureSource, Shard
 from pfstore.synthetic import Population

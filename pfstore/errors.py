@@ -76,6 +76,10 @@ class BusyError(PfstoreError):
     exit_code = 10
 
 
+class TakenError(BusyError):
+    """Another process has done the same shard meanwhile; nothing of this one was written."""
+
+
 class ConflictError(PfstoreError):
     """What is asked for contradicts what is there: a name that is taken, a version in use or not complete."""
 

@@ -23,13 +23,18 @@ from pfstore.cli import (
     explain,
     gallery,
     hdf5,
+    health,
     init,
     model,
+    refresh,
+    runs,
+    schedule,
     search,
     source,
     status,
     train,
     verify,
+    worker,
 )
 from pfstore.cli.app import App, Group, global_options
 from pfstore.errors import PfstoreError
@@ -39,7 +44,7 @@ EPILOG = """
 Exit codes:
   0    done; for verify: a match; also where rows were rejected (the summary
        counts them; backfill --strict answers 11 instead)
-  1    verify: no match
+  1    verify: no match; health: degraded
   2    wrong usage
   3    configuration     4  gallery database     5  source
   6    model             7  contract             8  not found or empty
@@ -76,6 +81,10 @@ for command in (
     model.model,
     gallery.gallery,
     backfill.backfill,
+    refresh.refresh,
+    runs.run,
+    schedule.schedule,
+    worker.worker,
     search.search,
     verify.verify,
     calibrate.calibrate,
@@ -84,6 +93,7 @@ for command in (
     train.train,
     evaluate.evaluate,
     status.status,
+    health.health,
     doctor.doctor,
     hdf5.hdf5,
     demo.demo,

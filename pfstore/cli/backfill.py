@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pfstore.config import GalleryConfig
-    from pfstore.jobs.backfill import Summary
+    from pfstore.jobs.summary import Summary
     from pfstore.stages import Profile
 
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only N subjects, for a try.")
 @click.option("--restart", is_flag=True, help="Begin anew, even where an interrupted run could go on.")
+@click.option(
+    "--workers", type=click.IntRange(1, 256), metavar="N", help="By N processes here, and any others there are."
+)
 @click.option("--strict", is_flag=True, help="Exit 11 where rows were rejected.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1, for networks.")
 @click.option("--profile", is_flag=True, help="Tell where the time went, and which stage is the limit.")
@@ -38,6 +41,7 @@ def backfill(
     compact: bool | None,
     limit: int | None,
     restart: bool,
+    workers: int | None,
     strict: bool,
     device: str,
     profile: bool,
@@ -54,14 +58,20 @@ def backfill(
     Example:
       pfstore backfill staff --dry-run
       pfstore backfill staff
+      pfstore backfill staff --workers 4
     """
+    if workers is not None and (dry_run or limit is not None or profile):
+        raise click.UsageError("--workers goes with neither --dry-run, --limit nor --profile")
     named = app.config.gallery(gallery)
     if compact is not None:
         named = named.model_copy(update={"compact": compact})
     try:
-        summary = (
-            _dry(app, gallery, named, limit, device) if dry_run else _run(app, gallery, named, limit, restart, device)
-        )
+        if workers is not None:
+            summary = _by_workers(app, gallery, named, restart, device, workers)
+        elif dry_run:
+            summary = _dry(app, gallery, named, limit, device)
+        else:
+            summary = _run(app, gallery, named, limit, restart, device)
     except KeyboardInterrupt:
         if not dry_run and limit is None:
             form = {None: "", True: " --compact", False: " --no-compact"}[compact]
@@ -71,7 +81,7 @@ def backfill(
     if profile:
         from pfstore.cli.output import stacked
 
-        app.show(document | {"profile": summary.profile.as_dict()}, stacked(said, "", _profiled(summary.profile)))
+        app.show(document | {"profile": summary.profile.as_dict()}, stacked(said, "", profiled(summary.profile)))
     else:
         app.show(document, said)
     if strict and summary.counts.rejected:
@@ -97,6 +107,40 @@ def _run(app: App, gallery: str, named: GalleryConfig, limit: int | None, restar
             compact=named.compact,
             limit=limit,
             restart=restart,
+            observer=observer,
+        )
+
+
+def _by_workers(app: App, gallery: str, named: GalleryConfig, restart: bool, device: str, workers: int) -> Summary:
+    import sys
+
+    from pfstore.cli.output import progress
+    from pfstore.gallery import models
+    from pfstore.jobs import fleet
+
+    with app.source(named.source) as source, app.connect() as connection:
+        planned = fleet.plan(
+            connection,
+            source,
+            models.load(connection, models.resolve(connection, named.model).digest),
+            gallery=gallery,
+            source_name=named.source,
+            mapping=app.mapping(named.source).identity,
+            strategy=named.strategy,
+            compact=named.compact,
+            restart=restart,
+        )
+    assert app.config.file is not None  # where the gallery is named
+    worker = ["--config", str(app.config.file), "--quiet", "worker", "--log", "text", "--device", device]
+    # Everybody can read a command line, and nobody else the environment.
+    where = {"PFSTORE_DATABASE": app.database_url} if app.database_url else {}
+    with progress(app.quiet) as observer:
+        return fleet.carry_out(
+            app.database,
+            planned,
+            [sys.executable, "-m", "pfstore", *worker],
+            workers,
+            environment=where,
             observer=observer,
         )
 
@@ -150,7 +194,7 @@ def _said(summary: Summary) -> str:
     return "\n".join([*lines, *_what_now(summary)])
 
 
-def _profiled(profile: Profile) -> RenderableType:
+def profiled(profile: Profile) -> RenderableType:
     """Return a table of the stages; those of several threads overlap, so that they add up to more than the whole."""
     from pfstore.cli.output import table
 

@@ -16,6 +16,7 @@ TEMPLATE = """\
 
 [database]
 url = "embedded:"          # or postgresql://user:${PFSTORE_PASSWORD}@host/name (PostgreSQL 16+, pgvector 0.8+)
+# read_url = "postgresql://reader@replica/name"   # optional: a streaming replica that answers searches
 
 # A database: any that SQLAlchemy reads; pfstore never writes to it. `pfstore source inspect URL` describes yours.
 # [sources.hr]
@@ -27,6 +28,7 @@ url = "embedded:"          # or postgresql://user:${PFSTORE_PASSWORD}@host/name 
 # where = "site = 4"                       # optional
 # exclude = { deleted = "deleted_at IS NOT NULL" }   # optional: by cause, counted
 # extractor = "adaface-ir101-webface12m"   # detector and model that made the features
+# changed = { column = "updated_at", safe = true }   # optional: moves whenever a feature does, so refreshes are quick
 
 # A system that pfstore knows: `pfstore source presets` lists them.
 # [sources.photos]
@@ -41,6 +43,11 @@ url = "embedded:"          # or postgresql://user:${PFSTORE_PASSWORD}@host/name 
 # source = "hr"
 # model = "average"                        # a baseline, or a model that `pfstore model import` has registered
 # compact = true                           # optional: of a model of several blocks, keep their sum; see `evaluate`
+
+# `pfstore worker` refreshes a gallery when it is due, in UTC.
+# [schedules.nightly]
+# gallery = "staff"
+# cron = "0 3 * * *"
 """
 
 

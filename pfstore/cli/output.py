@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
-from pfstore.jobs.backfill import Progress as RunProgress
+from pfstore.jobs.summary import Progress as RunProgress
 from pfstore.text import visible
 
 Seen = TypeVar("Seen")

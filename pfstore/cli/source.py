@@ -46,10 +46,12 @@ def check(app: App, name: str, rows: int) -> None:
     Example: pfstore source check hr
     """
     from pfstore.cli.output import facts
+    from pfstore.sources.base import MarkedSource
 
     with app.source(name) as opened:
         sample = opened.sample(rows)
-        document = {"source": name, "extractor": opened.extractor, **_described(sample)}
+        changes = opened.marks_by if isinstance(opened, MarkedSource) else "fingerprints"
+        document = {"source": name, "extractor": opened.extractor, **_described(sample, changes)}
     app.show(document, facts(_readable(document, rows)))
 
 
@@ -118,7 +120,16 @@ def presets(app: App, name: str | None) -> None:
     app.show_text([one.model_dump(mode="json") for one in chosen], "\n\n".join(map(shown, chosen)))
 
 
-def _described(sample: Any) -> dict[str, Any]:
+_CHANGES = {
+    "row versions": "told by the versions of rows",
+    "change mark": "told by the change mark",
+    "file": "told by the files' times",
+    "content": "told by digests of all features; a safe change mark would spare reading them",
+    "fingerprints": "not told: a refresh reads and compares everything",
+}
+
+
+def _described(sample: Any, changes: str) -> dict[str, Any]:
     norms = sorted(sample.norms)
     return {
         "dimension": sample.dimension,
@@ -128,6 +139,7 @@ def _described(sample: Any) -> dict[str, Any]:
         "excluded": dict(sample.excluded),
         "subjects": sample.subjects,
         "media": sample.media,
+        "changes": changes,
         "norm": {"min": norms[0], "median": norms[len(norms) // 2], "max": norms[-1]} if norms else None,
         "examples": [
             {
@@ -145,6 +157,7 @@ def _described(sample: Any) -> dict[str, Any]:
 def _readable(document: dict[str, Any], rows: int) -> dict[str, Any]:
     norm, rejected = document["norm"], document["rejected"]
     shown = {key: value for key, value in document.items() if key not in ("norm", "rejected", "excluded", "examples")}
+    shown["changes"] = _CHANGES[document["changes"]]
     shown["norm"] = norm and f"{norm['min']:.3g} … {norm['median']:.3g} (median) … {norm['max']:.3g}"
     shown["rejected"] = ", ".join(f"{count:,} {reason}" for reason, count in rejected.items()) or 0
     if document["excluded"]:

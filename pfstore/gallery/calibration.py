@@ -120,16 +120,17 @@ def calibrate(
     )
 
 
-def estimate(connection: Connection, version: Version) -> list[Threshold]:
+def estimate(connection: Connection, version: Version, tolerance: float = 0.0) -> list[Threshold]:
     """Give a version thresholds that cost little, where nobody has calibrated it, and return those that stand.
 
     The templates of up to SAMPLE subjects are compared with each other, for the default targets; FPIRs take the whole
-    gallery, so there are none where it is larger. What is there stays where no template was written or removed
-    since. Beside the targets there is the FMR of 3/n that no error in n comparisons proves (the rule of three, ISO/IEC
-    19795-1:2021), so that a small gallery has a threshold at all. One of one subject has none.
+    gallery, so there are none where it is larger. What is there stays where no more than this share of the templates
+    was written or removed since. Beside the targets there is the FMR of 3/n that no error in n comparisons proves
+    (the rule of three, ISO/IEC 19795-1:2021), so that a small gallery has a threshold at all. One of one subject has
+    none.
     """
     there = thresholds.stored(connection, version)
-    if there and not (there[0].automatic and _is_outdated(connection, version, there[0])):
+    if there and not (there[0].automatic and _is_outdated(connection, version, there[0], tolerance)):
         return there
     now = datetime.now(UTC)
     with snapshot(connection):
@@ -140,9 +141,12 @@ def estimate(connection: Connection, version: Version) -> list[Threshold]:
     return thresholds.replace(connection, version, found)
 
 
-def _is_outdated(connection: Connection, version: Version, one: Threshold) -> bool:
-    removed_or_added = galleries.size(connection, version) != one.templates
-    return removed_or_added or thresholds.written_since(connection, version, one.created_at) > 0
+def _is_outdated(connection: Connection, version: Version, one: Threshold, tolerance: float) -> bool:
+    size, before = galleries.size(connection, version), one.templates
+    if before is None:
+        return True
+    changed = max(abs(size - before), thresholds.written_since(connection, version, one.created_at))
+    return changed > tolerance * before
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""The right to write a version, which one process at a time can have."""
+"""The right to write a version, which one process has, or several who write a shard each."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from pfstore.errors import BusyError
 from pfstore.gallery.database import Connection
@@ -26,14 +27,33 @@ def locked(connection: Connection, version_id: int, said: str, patience: float |
 
 
 @contextmanager
-def held(connection: Connection, key: tuple[int, int], busy: str, patience: float | None = None) -> Iterator[None]:
+def shared(connection: Connection, version_id: int, said: str, patience: float = 0.0) -> Iterator[None]:
+    """Hold the right to write one shard of a version beside others who do; nobody holds `locked` meanwhile.
+
+    Raises BusyError where somebody holds that.
+    """
+    busy = f"another process is writing the whole of {said}"
+    with held(connection, (LOCK_CLASS, version_id), busy, patience, mode="_shared"):
+        yield
+
+
+@contextmanager
+def held(
+    connection: Connection,
+    key: tuple[int, int],
+    busy: str,
+    patience: float | None = None,
+    *,
+    mode: Literal["", "_shared"] = "",
+) -> Iterator[None]:
     """Hold an advisory lock. Raises BusyError, saying `busy`, where another process keeps it for so many seconds."""
     deadline = time.monotonic() + (LOCK_PATIENCE if patience is None else patience)
-    while connection.execute("SELECT pg_try_advisory_lock(%s, %s)", key).fetchone() != (True,):
+    attempt = f"SELECT pg_try_advisory_lock{mode}(%s, %s)".encode()
+    while connection.execute(attempt, key).fetchone() != (True,):
         if time.monotonic() > deadline:
             raise BusyError(busy)
         time.sleep(0.2)
-    with released(connection, "SELECT pg_advisory_unlock({}, {})".format(*key)):
+    with released(connection, "SELECT pg_advisory_unlock{}({}, {})".format(mode, *key)):
         yield
 
 

@@ -15,7 +15,7 @@ from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Version
 from pfstore.gallery.locking import LOCK_CLASS
 
-Kind: TypeAlias = Literal["backfill", "try"]
+Kind: TypeAlias = Literal["backfill", "try", "refresh"]
 """A try goes over some subjects only, so it says nothing of the others."""
 
 
@@ -54,6 +54,7 @@ class PlannedShard:
 class Run:
     """A run, how far it is and what it counted so far.
 
+    whole: it is over the whole source. counts: with the subjects that a refresh need not read.
     alive: whether a process is working on it now. excluded: rows that the mapping left out, by cause.
     """
 
@@ -61,6 +62,7 @@ class Run:
     gallery: str
     version: int
     kind: Kind
+    whole: bool
     source: str
     state: Literal["running", "done", "abandoned"]
     started_at: datetime
@@ -79,11 +81,19 @@ class Run:
 
 
 def start(
-    connection: Connection, version: Version, *, kind: Kind, source: str, plan: str, shards: Iterable[Any]
+    connection: Connection,
+    version: Version,
+    *,
+    kind: Kind,
+    source: str,
+    plan: str,
+    shards: Iterable[Any],
+    whole: bool | None = None,
 ) -> int:
     """Store a new run with its shards and return its number; unfinished ones of the kind are abandoned.
 
     plan: what must be the same for the run to be resumed. shards: of pfstore.sources.base.Shard.
+    whole: whether they are the whole source; where nothing is said, of all kinds but a try.
     """
     with connection.transaction():
         connection.execute(
@@ -91,11 +101,12 @@ def start(
             " WHERE version_id = %s AND state = 'running' AND kind = %s",
             (version.version_id, kind),
         )
+        is_whole = kind != "try" if whole is None else whole
         run_id = _one(
             connection,
-            "INSERT INTO pfstore.runs (version_id, kind, source, plan, state, pfstore)"
-            " VALUES (%s, %s, %s, %s, 'running', %s) RETURNING run_id",
-            (version.version_id, kind, source, plan, pfstore.__version__),
+            "INSERT INTO pfstore.runs (version_id, kind, whole, source, plan, state, pfstore)"
+            " VALUES (%s, %s, %s, %s, %s, 'running', %s) RETURNING run_id",
+            (version.version_id, kind, is_whole, source, plan, pfstore.__version__),
         )
         columns = "run_id, number, range, planned_features, planned_subjects"
         with connection.cursor().copy(f"COPY pfstore.shards ({columns}) FROM STDIN") as copy:
@@ -104,12 +115,12 @@ def start(
     return int(run_id)
 
 
-def resumable(connection: Connection, version: Version, plan: str) -> int | None:
-    """Return the number of the version's unfinished run of the same plan, if there is one."""
+def resumable(connection: Connection, version: Version, kind: Kind, plan: str) -> int | None:
+    """Return the number of the version's unfinished run of this kind and the same plan, if there is one."""
     run_id = _one(
         connection,
-        "SELECT max(run_id) FROM pfstore.runs WHERE version_id = %s AND state = 'running' AND plan = %s",
-        (version.version_id, plan),
+        "SELECT max(run_id) FROM pfstore.runs WHERE version_id = %s AND state = 'running' AND kind = %s AND plan = %s",
+        (version.version_id, kind, plan),
     )
     return None if run_id is None else int(run_id)
 
@@ -124,30 +135,49 @@ def shards(connection: Connection, run_id: int) -> list[PlannedShard]:
     return cursor.execute(query, (run_id,)).fetchall()
 
 
-# What this run wrote bears its number; what it left as it was stands in its shards.
+# What this run wrote bears its number; what it left as it was stands in its shards. A later run, which there may be
+# where this one was interrupted, knows better.
 _REMOVE_VANISHED = """
     DELETE FROM pfstore.templates t
     USING pfstore.runs r
-    WHERE r.run_id = %(run)s AND r.kind = 'backfill' AND t.version_id = r.version_id AND t.run_id <> r.run_id
+    WHERE r.run_id = %(run)s AND r.whole AND t.version_id = r.version_id AND t.run_id < r.run_id
       AND NOT EXISTS (
           SELECT FROM (SELECT unnest(kept) AS subject_id FROM pfstore.shards WHERE run_id = %(run)s) k
           WHERE k.subject_id = t.subject_id)
+"""
+
+# A mark is of a subject that has a template, or that this run rejected.
+_FORGET_VANISHED = """
+    DELETE FROM pfstore.marks m
+    USING pfstore.runs r
+    WHERE r.run_id = %(run)s AND r.whole AND m.version_id = r.version_id
+      AND NOT EXISTS (SELECT FROM pfstore.templates t WHERE t.version_id = m.version_id AND t.subject_id = m.subject_id)
+      AND NOT EXISTS (SELECT FROM pfstore.rejects j WHERE j.run_id = %(run)s AND j.subject_id = m.subject_id)
 """
 
 
 def finish(connection: Connection, run_id: int) -> int:
     """Mark a run of which every shard is done as done, and remove the templates of subjects that it did not meet.
 
-    Returns how many were removed; a "try" removes none.
+    Returns how many were removed; one that is not over the whole source removes none.
     """
     with connection.transaction():
         removed = connection.execute(_REMOVE_VANISHED, {"run": run_id}).rowcount
+        connection.execute(_FORGET_VANISHED, {"run": run_id})
         connection.execute("UPDATE pfstore.shards SET kept = '{}' WHERE run_id = %s", (run_id,))
         connection.execute(
-            "UPDATE pfstore.runs SET state = 'done', finished_at = now(), vanished = %s WHERE run_id = %s",
+            "UPDATE pfstore.runs SET state = 'done', finished_at = now(), vanished = vanished + %s WHERE run_id = %s",
             (removed, run_id),
         )
     return removed
+
+
+def settle(connection: Connection, run_id: int, *, vanished: int, unchanged: int, rejected: int) -> None:
+    """Note the subjects of a run that need not be read: removed, and as they were with a template or without."""
+    connection.execute(
+        "UPDATE pfstore.runs SET vanished = %s, unchanged = %s, rejected = %s WHERE run_id = %s",
+        (vanished, unchanged, rejected, run_id),
+    )
 
 
 def reasons(connection: Connection, run_id: int) -> dict[str, int]:
@@ -167,10 +197,15 @@ def rejects(connection: Connection, run_id: int) -> list[dict[str, Any]]:
 
 def listed(connection: Connection, *, run_id: int | None = None, last: int = 20) -> list[Run]:
     """Return the newest runs, or the one of this number, newest first."""
-    vanished = {"removed": " + r.vanished"}
-    sums = ", ".join(f"coalesce(sum(s.{f.name}), 0)::bigint{vanished.get(f.name, '')}" for f in fields(Counts))
+    of_run = {
+        "removed": " + r.vanished",
+        "seen": " + r.unchanged + r.rejected",
+        "unchanged": " + r.unchanged",
+        "subjects_rejected": " + r.rejected",
+    }
+    sums = ", ".join(f"coalesce(sum(s.{f.name}), 0)::bigint{of_run.get(f.name, '')}" for f in fields(Counts))
     query = f"""
-        SELECT r.run_id, g.name, v.number, r.kind, r.source, r.state, r.started_at, r.finished_at,
+        SELECT r.run_id, g.name, v.number, r.kind, r.whole, r.source, r.state, r.started_at, r.finished_at,
                count(s.number), count(s.done_at), coalesce(sum(s.planned_features), 0)::bigint,
                EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
                        WHERE d.datname = current_database() AND l.locktype = 'advisory'
@@ -188,7 +223,7 @@ def listed(connection: Connection, *, run_id: int | None = None, last: int = 20)
         ORDER BY r.run_id DESC LIMIT %(last)s
     """
     rows = connection.execute(query, {"class": LOCK_CLASS, "run": run_id, "last": last}).fetchall()
-    return [Run(*(*row[:11], Counts(*row[13:]), row[11], _most_first(row[12]))) for row in rows]
+    return [Run(*(*row[:12], Counts(*row[14:]), row[12], _most_first(row[13]))) for row in rows]
 
 
 def _most_first(counts: dict[str, int]) -> dict[str, int]:

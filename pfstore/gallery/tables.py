@@ -101,6 +101,16 @@ templates = sa.Table(
     postgresql_partition_by="LIST (version_id)",
 )
 
+# What the source said of a subject's rows when its template was made, or when all its rows were rejected.
+marks = sa.Table(
+    "marks",
+    metadata,
+    sa.Column("version_id", sa.ForeignKey(versions.c.version_id, ondelete="CASCADE"), primary_key=True),
+    sa.Column("subject_id", sa.Text(collation="C"), primary_key=True),
+    sa.Column("mark", sa.LargeBinary, nullable=False),
+    sa.Column("rejected", sa.Boolean, nullable=False),
+)
+
 runs = sa.Table(
     "runs",
     metadata,
@@ -114,7 +124,12 @@ runs = sa.Table(
     _time("started_at"),
     _time("finished_at", nullable=True),
     _count("vanished"),
-    sa.CheckConstraint("kind IN ('backfill', 'try')", name="kind"),
+    # Whether it is over the whole source, so that what it does not meet is gone.
+    sa.Column("whole", sa.Boolean, nullable=False),
+    # The subjects that it did not read, as their mark told that they are as they were, by whether they have a template.
+    _count("unchanged"),
+    _count("rejected"),
+    sa.CheckConstraint("kind IN ('backfill', 'try', 'refresh')", name="kind"),
     sa.CheckConstraint("state IN ('running', 'done', 'abandoned')", name="state"),
     sa.Index("runs_version_id_idx", "version_id"),
 )
@@ -140,6 +155,9 @@ shards = sa.Table(
     sa.Column("kept", pg.ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'::text[]")),
     # Rows that the mapping leaves out, by cause.
     sa.Column("excluded", pg.JSONB, nullable=False, server_default=sa.text("'{}'::jsonb")),
+    # How often a worker failed at it, and why the last time.
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("error", sa.Text),
     sa.CheckConstraint("read = fused + rejected", name="features"),
     sa.CheckConstraint("seen = written + unchanged + subjects_rejected", name="subjects"),
 )
@@ -234,4 +252,30 @@ dedupe_pairs = sa.Table(
     sa.Column("subject_b", sa.Text(collation="C"), primary_key=True),
     sa.Column("score", sa.Double, nullable=False),
     sa.CheckConstraint("subject_a < subject_b", name="order"),
+)
+
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("gallery", sa.Text, nullable=False),
+    sa.Column("cron", sa.Text, nullable=False),
+    _time("known_since"),
+    # The last time that it was due and was queued for, or left out as it was queued already.
+    _time("due_at", nullable=True),
+    _time("started_at", nullable=True),
+    _time("finished_at", nullable=True),
+    sa.Column("result", sa.Text),
+    sa.Column("run_id", sa.ForeignKey(runs.c.run_id, ondelete="SET NULL")),
+)
+
+# What the queue does not keep of its workers.
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("worker_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("pfstore", sa.Text, nullable=False),
+    _time("started_at"),
 )

@@ -13,7 +13,7 @@ from io import BytesIO
 from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
-from pfstore.errors import SourceError
+from pfstore.errors import SourceError, TakenError
 from pfstore.features import TemplateBatch
 from pfstore.gallery import copying
 from pfstore.gallery.database import Connection
@@ -24,11 +24,19 @@ from pfstore.sources.base import Reject
 _TEMPLATES = f"COPY pfstore.templates ({', '.join(copying.COLUMNS)}) FROM STDIN (FORMAT binary)"
 _REJECTS = 'COPY pfstore.rejects (run_id, shard, position, subject_id, medium, "row", reason, detail) FROM STDIN'
 _REMOVE = "DELETE FROM pfstore.templates WHERE version_id = %s AND subject_id = ANY(%s)"
+_MARK = (
+    "INSERT INTO pfstore.marks (version_id, subject_id, mark, rejected)"
+    " SELECT %s, * FROM unnest(%s::text[], %s::bytea[], %s::boolean[])"
+    " ON CONFLICT (version_id, subject_id) DO UPDATE SET mark = excluded.mark, rejected = excluded.rejected"
+)
+_UNMARK = "DELETE FROM pfstore.marks WHERE version_id = %s AND subject_id = ANY(%s)"
 _DONE = (
     "UPDATE pfstore.shards SET done_at = %(now)s, "
     + ", ".join(f"{field.name} = %({field.name})s" for field in fields(Counts))
-    + ", kept = %(kept)s, excluded = %(excluded)s WHERE run_id = %(run)s AND number = %(shard)s AND done_at IS NULL"
+    + ", kept = %(kept)s, excluded = %(excluded)s, error = NULL"
+    + " WHERE run_id = %(run)s AND number = %(shard)s AND done_at IS NULL"
 )
+_IS_DONE = "SELECT done_at IS NOT NULL FROM pfstore.shards WHERE run_id = %s AND number = %s FOR UPDATE"
 # Where a shard is too large to be held, the source may keep its transaction waiting for longer than a server allows.
 _BEGIN = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
 
@@ -94,7 +102,7 @@ class ShardWriter:
 
     @cached_property
     def _was_empty(self) -> bool:
-        query = "SELECT NOT EXISTS (SELECT FROM pfstore.templates WHERE version_id = %s)"
+        query = "SELECT NOT EXISTS (SELECT 1 FROM pfstore.templates WHERE version_id = %s)"
         return self._connection.execute(query, (self.version.version_id,)).fetchone() == (True,)
 
     def add(self, batch: TemplateBatch) -> None:
@@ -142,19 +150,30 @@ class ShardWriter:
         self._rejects.extend(rejects)
         self._gone.extend(subjects)
 
+    def mark(self, marks: Mapping[str, bytes]) -> None:
+        """Note what the source said of subjects, in the snapshot that their features were read in."""
+        self._marks.update(marks)
+
     def exclude(self, causes: Mapping[str, int]) -> None:
         """Count rows that the mapping leaves out, by cause."""
         self._excluded.update(causes)
 
     def commit(self, shard: int, counts: Counts) -> Counts:
-        """Write the rest and the shard's "done", and make all of it visible; return the counts with removals."""
+        """Write the rest and the shard's "done", and make all of it visible; return the counts with removals.
+
+        Raises TakenError, and writes nothing, where another process has done the shard meanwhile.
+        """
         self._begin()
+        if self._connection.execute(_IS_DONE, (self.run_id, shard)).fetchone() == (True,):
+            self.clear()
+            raise TakenError(f"shard {shard} of run {self.run_id} has been done by another process meanwhile")
         if self._held.tell():
             self._copy()
         removed = 0
         if self._gone:
             self._refuse_written(self._gone)
             removed = self._connection.execute(_REMOVE, (self.version.version_id, self._gone)).rowcount
+        self._write_marks()
         if self._rejects:
             with self._connection.cursor().copy(_REJECTS) as copy:
                 for position, one in enumerate(self._rejects):
@@ -168,6 +187,17 @@ class ShardWriter:
         self._begun = False
         self._forget()
         return total
+
+    def _write_marks(self) -> None:
+        """Write the marks; a subject that was written without one must not keep that of an earlier template."""
+        gone = set(self._gone)
+        unmarked = [one for one in (*self._added, *gone) if one not in self._marks]
+        version = self.version.version_id
+        if unmarked:
+            self._connection.execute(_UNMARK, (version, unmarked))
+        if self._marks:
+            rejected = [subject in gone for subject in self._marks]
+            self._connection.execute(_MARK, (version, list(self._marks), list(self._marks.values()), rejected))
 
     def _refuse_written(self, subjects: Sequence[str]) -> None:
         """Raise SourceError where this run has written one of these subjects, as whom another key was rejected."""
@@ -198,6 +228,7 @@ class ShardWriter:
         self._gone: list[str] = []
         self._kept: list[str] = []
         self._excluded = Counter[str]()
+        self._marks: dict[str, bytes] = {}
         self._outdated: set[str] = set()
         self._added: set[str] = set()
 

@@ -22,7 +22,7 @@ class Fused:
     """What a batch of a source became.
 
     kept: the subjects that are as they were. rejected_subjects: those that have no usable feature.
-    excluded: rows that the mapping left out, by cause.
+    excluded: rows that the mapping left out, by cause. marks: by subject, what the source said of it.
     """
 
     templates: TemplateBatch
@@ -30,6 +30,7 @@ class Fused:
     rejected_subjects: Sequence[str]
     kept: Sequence[str]
     excluded: Mapping[str, int]
+    marks: Mapping[str, bytes]
     counts: Counts
 
     def write(self, writer: ShardWriter) -> None:
@@ -38,6 +39,7 @@ class Fused:
         writer.reject(self.rejects, self.rejected_subjects)
         writer.keep(self.kept)
         writer.exclude(self.excluded)
+        writer.mark(self.marks)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class ShardFuser:
         )
         made = _batch(todo.select(fused), templates, by_subject)
         kept = features.select(~changed).subject_ids
-        return Fused(made, rejects, rejected_subjects, kept, batch.excluded, counts)
+        return Fused(made, rejects, rejected_subjects, kept, batch.excluded, batch.marks, counts)
 
     def _templates(self, batch: FeatureBatch) -> tuple[Floats, NDArray[np.bool_]]:
         """Fuse a batch: the templates of those subjects for which the mask ([S] bool) is true."""

@@ -97,8 +97,8 @@ def test_any_name_is_a_name(connection: Connection, contract: Contract, name: st
 def test_the_schema_keeps_the_accounts(connection: Connection, contract: Contract) -> None:
     version = galleries.ensure(connection, "staff", contract, 1)
     connection.execute(
-        "INSERT INTO pfstore.runs (version_id, kind, source, plan, state, pfstore)"
-        " VALUES (%s, 'backfill', 'x', 'x', 'running', '0')",
+        "INSERT INTO pfstore.runs (version_id, kind, whole, source, plan, state, pfstore)"
+        " VALUES (%s, 'backfill', true, 'x', 'x', 'running', '0')",
         (version.version_id,),
     )
     with pytest.raises(CheckViolation):

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from pfstore.config import FeatureColumn, SourceConfig
 from pfstore.gallery import models, runs
 from pfstore.gallery.database import Connection
-from pfstore.jobs.backfill import Summary, backfill
+from pfstore.jobs.backfill import backfill
+from pfstore.jobs.summary import Summary
 from pfstore.sources import open_source
 
 DIMENSION = 16

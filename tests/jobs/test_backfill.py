@@ -8,7 +8,8 @@ from pfstore.features import Floats
 from pfstore.fusion import Fuser, random_model
 from pfstore.gallery import galleries, indexing, locking, models, runs, thresholds, tuning
 from pfstore.gallery.database import Connection, Database
-from pfstore.jobs.backfill import Progress, backfill, dry_run
+from pfstore.jobs.backfill import backfill, dry_run
+from pfstore.jobs.summary import Progress
 from pfstore.sources.base import Reason, Reject, Shard
 from tests.memory import MemorySource, batch_of, people
 
@@ -333,7 +334,7 @@ def test_a_second_contract_waits_for_promotion(connection: Connection, average: 
 
 
 def test_a_large_new_version_is_indexed_and_tuned(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pfstore.jobs.backfill.INDEXED_FROM", 60)
+    monkeypatch.setattr("pfstore.jobs.working.INDEXED_FROM", 60)
     fuser = models.load(connection, models.resolve(connection, "average").digest)
     for name, count in (("small", 59), ("large", 60)):
         backfill(connection, MemorySource(people(count)), fuser, gallery=name, source_name="memory")
@@ -348,7 +349,7 @@ def test_a_large_new_version_is_indexed_and_tuned(connection: Connection, monkey
 def test_a_large_new_version_that_no_index_takes_is_searched_without(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pfstore.jobs.backfill.INDEXED_FROM", 2)
+    monkeypatch.setattr("pfstore.jobs.working.INDEXED_FROM", 2)
     features = np.random.default_rng(0).normal(size=(3, 1, galleries.HNSW_MOST_DIMENSIONS + 1)).astype(np.float32)
     source = MemorySource({f"s{number}": {"m": one} for number, one in enumerate(features)})
     fuser = models.load(connection, models.resolve(connection, "average").digest)

@@ -10,7 +10,9 @@ from pfstore.gallery import galleries, models, runs, searching, thresholds
 from pfstore.gallery.database import Connection, Database
 from pfstore.gallery.galleries import Strategy, Version
 from pfstore.jobs import explaining
-from pfstore.jobs.backfill import Summary, backfill, contract_of, dry_run
+from pfstore.jobs.backfill import backfill, dry_run
+from pfstore.jobs.contracts import contract_of
+from pfstore.jobs.summary import Summary
 from tests.memory import MemorySource, batch_of, people
 
 SUBJECTS = people(40, dimension=12)

@@ -22,8 +22,8 @@ KILLS, SUBJECTS = 10, 5000
 PROGRAM = """
 import sys
 import pfstore.cli
-from pfstore.jobs import backfill
-backfill.SHARD_FEATURES, backfill.BATCH_FEATURES = 120, 40
+from pfstore.jobs import working
+working.SHARD_FEATURES, working.BATCH_FEATURES = 120, 40
 sys.argv[1:] = ["backfill", *sys.argv[1:]]
 pfstore.cli.main()
 """
