@@ -13,6 +13,15 @@ def run(connection: sa.Connection) -> None:
     connection.execute(sa.schema.CreateSchema(tables.SCHEMA, if_not_exists=True))
     if connection.scalar(sa.text("SELECT true FROM pg_extension WHERE extname = 'citus'")):
         connection.execute(sa.text("SET LOCAL citus.multi_shard_modify_mode TO 'sequential'"))
+    # Only a superuser sets pgvector's parameters, as functions do, in a session that has not loaded it.
+    where = connection.scalar(
+        sa.text(
+            "SELECT quote_ident(nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+            " WHERE extname = 'vector'"
+        )
+    )
+    if where:
+        connection.execute(sa.text(f"SELECT CAST('[1]' AS {where}.vector)"))
     context.configure(
         connection=connection,
         target_metadata=tables.metadata,

@@ -31,7 +31,7 @@ class SourceError(PfstoreError):
 
 
 class MappingError(SourceError):
-    """A mapping or preset names a table or column that the store has not."""
+    """A mapping or preset names a table or column that the store has not, or keys that cannot be told apart."""
 
 
 class ModelError(PfstoreError):

@@ -27,6 +27,7 @@ _UP = (
         started_at timestamp with time zone,
         finished_at timestamp with time zone,
         result text,
+        failed boolean NOT NULL DEFAULT false,
         run_id bigint CONSTRAINT schedules_run_id_fkey REFERENCES pfstore.runs ON DELETE SET NULL
     )
     """,

@@ -165,10 +165,10 @@ class _LogLines:
         counts = now.counts
         self._due = clock + LOG_EVERY
         rate = (counts.read - self._start[1]) / max(clock - self._start[0], 1e-3)
-        left = max(0, now.planned_features - counts.read) / max(rate, 1e-3)
+        left = {"seconds_left": round(max(0, now.planned_features - counts.read) / rate)} if rate else {}
         self._log.info(
             "progress", read=counts.read, planned=now.planned_features, subjects=counts.seen,
-            rejected=counts.rejected, features_per_second=round(rate), seconds_left=round(left),
+            rejected=counts.rejected, features_per_second=round(rate), **left,
         )  # fmt: skip
 
 

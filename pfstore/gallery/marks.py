@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from pfstore.errors import SourceError
+from pfstore.errors import MappingError
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Version
 from pfstore.sources.base import Marked
@@ -103,7 +103,7 @@ class Comparison:
 def compared(connection: Connection, version: Version, subjects: Iterable[Marked]) -> Iterator[Comparison]:
     """Compare all subjects of a source with a version, in a transaction that lasts as long as the context.
 
-    Raises SourceError where two of them have one text.
+    Raises MappingError where two of them have one text.
     """
     with connection.transaction():
         connection.execute(_SEEN)
@@ -115,7 +115,7 @@ def compared(connection: Connection, version: Version, subjects: Iterable[Marked
             "SELECT subject_id FROM pg_temp.pfstore_seen GROUP BY subject_id HAVING count(*) > 1 LIMIT 1"
         ).fetchone()
         if twice:
-            raise SourceError(
+            raise MappingError(
                 f"the subject {twice[0]!r} comes twice: two different keys of the source are the same as text; "
                 "map a key that tells them apart"
             )

@@ -90,7 +90,9 @@ def start(
     shards: Iterable[Any],
     whole: bool | None = None,
 ) -> int:
-    """Store a new run with its shards and return its number; unfinished ones of the kind are abandoned.
+    """Store a new run with its shards and return its number; unfinished ones before it are abandoned.
+
+    Of two that go on side by side one would take for vanished what the other has written. A try only ends tries.
 
     plan: what must be the same for the run to be resumed. shards: of pfstore.sources.base.Shard.
     whole: whether they are the whole source; where nothing is said, of all kinds but a try.
@@ -98,7 +100,7 @@ def start(
     with connection.transaction():
         connection.execute(
             "UPDATE pfstore.runs SET state = 'abandoned', finished_at = now()"
-            " WHERE version_id = %s AND state = 'running' AND kind = %s",
+            " WHERE version_id = %s AND state = 'running' AND (kind = 'try' OR %s <> 'try')",
             (version.version_id, kind),
         )
         is_whole = kind != "try" if whole is None else whole

@@ -266,6 +266,7 @@ schedules = sa.Table(
     _time("started_at", nullable=True),
     _time("finished_at", nullable=True),
     sa.Column("result", sa.Text),
+    sa.Column("failed", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("run_id", sa.ForeignKey(runs.c.run_id, ondelete="SET NULL")),
 )
 

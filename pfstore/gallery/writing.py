@@ -13,7 +13,7 @@ from io import BytesIO
 from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
-from pfstore.errors import SourceError, TakenError
+from pfstore.errors import MappingError, TakenError
 from pfstore.features import TemplateBatch
 from pfstore.gallery import copying
 from pfstore.gallery.database import Connection
@@ -80,7 +80,7 @@ class ShardWriter:
     def known(self, subject_ids: Sequence[str]) -> dict[str, bytes]:
         """Return the fingerprints of those of the subjects that have a template already; to be asked before `add`.
 
-        Raises SourceError where this run has written one of them before: then two keys of the source look alike.
+        Raises MappingError where this run has written one of them before: then two keys of the source look alike.
         Of a version that was empty when the writer was opened nobody is asked about: there writing finds that out.
         """
         for subject in self._added.intersection(subject_ids):
@@ -108,7 +108,7 @@ class ShardWriter:
     def add(self, batch: TemplateBatch) -> None:
         """Take templates, as half precision, in place of those that `known` told of.
 
-        Raises SourceError for a subject that the run has had before; if in an earlier shard, perhaps at the commit.
+        Raises MappingError for a subject that the run has had before; if in an earlier shard, perhaps at the commit.
         """
         for subject in batch.subject_ids:
             if subject in self._added:
@@ -200,7 +200,7 @@ class ShardWriter:
             self._connection.execute(_MARK, (version, list(self._marks), list(self._marks.values()), rejected))
 
     def _refuse_written(self, subjects: Sequence[str]) -> None:
-        """Raise SourceError where this run has written one of these subjects, as whom another key was rejected."""
+        """Raise MappingError where this run has written one of these subjects, as whom another key was rejected."""
         query = (
             "SELECT subject_id FROM pfstore.templates"
             " WHERE version_id = %s AND run_id = %s AND subject_id = ANY(%s) LIMIT 1"
@@ -233,8 +233,8 @@ class ShardWriter:
         self._added: set[str] = set()
 
 
-def _twice(subject: str) -> SourceError:
-    return SourceError(
+def _twice(subject: str) -> MappingError:
+    return MappingError(
         f"the subject {subject!r} comes twice: two different keys of the source are the same as text; "
         "map a key that tells them apart"
     )

@@ -117,12 +117,11 @@ def _failed_shards(connection: Connection) -> Iterator[Alarm]:
 
 
 def _schedules(connection: Connection, config: Config, now: datetime) -> Iterator[Alarm]:
-    query = "SELECT name, cron, coalesce(due_at, known_since), finished_at, run_id, result FROM pfstore.schedules"
-    for name, line, since, finished, run, result in connection.execute(query):
+    query = "SELECT name, cron, coalesce(due_at, known_since), finished_at, failed, result FROM pfstore.schedules"
+    for name, line, since, finished, failed, result in connection.execute(query):
         if name not in config.schedules:
             continue
-        # A refresh that came to its end, or was left out as another one was going, is no failure.
-        if finished is not None and run is None and not result.startswith("left out"):
+        if failed:
             yield Alarm("schedule_failed", name, f"schedule {name!r} failed at {_time(finished)}: {result}")
         # It was due next after it was last queued; that another time has come since is a whole period too late.
         due = cron.following(line, since)

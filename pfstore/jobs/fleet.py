@@ -155,9 +155,10 @@ def _wait(
         ended = [one.poll() for one in processes]
         found, standing = undone.known_run(connection, run_id), undone.standing(connection, run_id)
         observer(Progress(standing.counts, standing.planned_features, standing.planned_subjects))
-        if found.state == "done":
+        # The job that ends a run still makes it ready for searches.
+        if found.state == "done" and (not left or None not in ended):
             return
-        if found.state != "running":
+        if found.state not in ("running", "done"):
             raise ConflictError(f"run {run_id} was cancelled; what is done stays")
         if not left:
             raise _failed(connection, run_id, standing.shards)

@@ -50,7 +50,7 @@ class Refreshes:
             if schedule is not None:
                 # It may be the database that is away.
                 with suppress(DatabaseError), self._database.connect() as connection:
-                    schedules.noted(connection, schedule, said(error))
+                    schedules.noted(connection, schedule, said(error), failed=True)
             if again:
                 seconds = BUSY if isinstance(error, BusyError) else back_off(attempts + 1)
                 raise Postponed(said(error), seconds) from error

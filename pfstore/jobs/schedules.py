@@ -102,8 +102,8 @@ def seconds_left(config: Config, now: datetime) -> float | None:
 def started(connection: Connection, name: str) -> None:
     """Note that a schedule's refresh begins."""
     connection.execute(
-        "UPDATE pfstore.schedules SET started_at = now(), finished_at = NULL, result = NULL, run_id = NULL"
-        " WHERE name = %s",
+        "UPDATE pfstore.schedules"
+        " SET started_at = now(), finished_at = NULL, result = NULL, failed = false, run_id = NULL WHERE name = %s",
         (name,),
     )
 
@@ -113,11 +113,11 @@ def planned(connection: Connection, name: str, run_id: int) -> None:
     connection.execute("UPDATE pfstore.schedules SET run_id = %s WHERE name = %s", (run_id, name))
 
 
-def noted(connection: Connection, name: str, result: str, run_id: int | None = None) -> None:
-    """Note how a schedule's refresh ended."""
+def noted(connection: Connection, name: str, result: str, *, failed: bool = False) -> None:
+    """Note how a schedule's refresh ended that made no run."""
     connection.execute(
-        "UPDATE pfstore.schedules SET finished_at = now(), result = %s, run_id = %s WHERE name = %s",
-        (result, run_id, name),
+        "UPDATE pfstore.schedules SET finished_at = now(), result = %s, failed = %s, run_id = NULL WHERE name = %s",
+        (result, failed, name),
     )
 
 

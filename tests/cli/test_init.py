@@ -53,7 +53,8 @@ def test_a_folder_that_is_not_there(tmp_path: Path, run: Run, embedded_uri: str)
 
 def test_its_examples_are_valid(tmp_path: Path) -> None:
     lines = (line.removeprefix("# ") if line.startswith("# ") else line for line in TEMPLATE.splitlines()[3:])
-    text = "\n".join(line for line in lines if not line.startswith(("A database", "A system", "Files:", "`pfstore worker`")))
+    words = ("A database", "A system", "Files:", "`pfstore worker`")
+    text = "\n".join(line for line in lines if not line.startswith(words))
     assert set(tomllib.loads(text)) == {"database", "sources", "galleries", "schedules"}
     (tmp_path / "pfstore.toml").write_text(text)
     loaded = config.load(tmp_path / "pfstore.toml", {"HR_PASSWORD": "x", "IMMICH_PASSWORD": "x"})

@@ -169,16 +169,19 @@ def _until(holds: Callable[[], bool]) -> None:
 
 def test_watching_in_a_pipe_outlives_the_server(folder: Path, database: Database, server_uri: str) -> None:
     out, err = folder / "out", folder / "err"
-    with out.open("w") as stdout, err.open("w") as stderr:
-        with _watching("--json", stdout=stdout, stderr=stderr) as process:
-            _until(lambda: out.read_text().count("\n") > 1)
-            _allow(server_uri, database, False)
-            _until(lambda: "pfstore: " in err.read_text())
-            _allow(server_uri, database, True)
-            seen = out.read_text().count("\n")
-            _until(lambda: out.read_text().count("\n") > seen + 1)
-            process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 130
+    with (
+        out.open("w") as stdout,
+        err.open("w") as stderr,
+        _watching("--json", stdout=stdout, stderr=stderr) as process,
+    ):
+        _until(lambda: out.read_text().count("\n") > 1)
+        _allow(server_uri, database, False)
+        _until(lambda: "pfstore: " in err.read_text())
+        _allow(server_uri, database, True)
+        seen = out.read_text().count("\n")
+        _until(lambda: out.read_text().count("\n") > seen + 1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
     assert all(line.startswith('{"at": ') for line in out.read_text().splitlines())
     assert err.read_text().endswith("pfstore: interrupted\n")
     assert "Traceback" not in err.read_text()

@@ -219,7 +219,7 @@ def test_one_that_was_not_refreshed_since(connection: Connection) -> None:
     [warning] = comparison.compare(connection, new, old).warnings
     assert warning == (
         "version 2 was not refreshed since version 1 got its newest templates (2100-01-02 03:04:05 UTC): run "
-        "`pfstore backfill staff`"
+        "`pfstore refresh staff --version 2`"
     )
     _finish_a_run(connection, new, datetime(2100, 1, 1, tzinfo=UTC))
     assert len(comparison.compare(connection, new, old).warnings) == 1

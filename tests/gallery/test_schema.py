@@ -1,9 +1,11 @@
 import importlib.util
+import uuid
 from pathlib import Path
 
 import psycopg
 import pytest
 import sqlalchemy as sa
+from psycopg import sql
 
 from pfstore.errors import DatabaseError
 from pfstore.gallery import schema, tables
@@ -92,3 +94,18 @@ def test_every_migration_has_a_docstring() -> None:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         assert module.__doc__
+
+
+def test_the_owner_of_a_database_need_not_be_a_superuser(embedded_uri: str) -> None:
+    name, owner = sa.make_url(embedded_uri).database, f"owner_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(embedded_uri, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(owner)))
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(str(name)), sql.Identifier(owner))
+        )
+        connection.execute("CREATE EXTENSION vector")
+    uri = sa.make_url(embedded_uri).set(username=owner).render_as_string(hide_password=False)
+    assert schema.upgrade(Database(uri, "the test database")).is_current
+    with psycopg.connect(embedded_uri, autocommit=True) as connection:
+        connection.execute(sql.SQL("REASSIGN OWNED BY {} TO CURRENT_USER").format(sql.Identifier(owner)))
+        connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(owner)))

@@ -44,6 +44,13 @@ def _wait_until_at_work(process: subprocess.Popen[bytes], database: Database) ->
     return False
 
 
+def _wait_until_something_is_done(process: subprocess.Popen[bytes], connection: Connection) -> None:
+    query = "SELECT count(*) FROM pfstore.shards WHERE done_at IS NOT NULL"
+    before = connection.execute(query).fetchone()
+    while process.poll() is None and connection.execute(query).fetchone() == before:
+        time.sleep(0.005)
+
+
 def _rows(connection: Connection, gallery: str) -> list[tuple[object, ...]]:
     return connection.execute(
         "SELECT subject_id, template::text, features, media, fingerprint FROM pfstore.templates"
@@ -64,9 +71,11 @@ def test_killed_ten_times(
     assert _start("undisturbed").wait(timeout=120) == 0
 
     moments, progress = random.Random(5), []
-    for _ in range(KILLS):
+    for kill in range(KILLS):
         process = _start("staff")
         assert _wait_until_at_work(process, database), "the run was over before it was killed often enough"
+        if kill % 2:
+            _wait_until_something_is_done(process, connection)
         time.sleep(moments.uniform(0, 0.25))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL

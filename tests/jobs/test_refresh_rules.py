@@ -224,7 +224,7 @@ def test_an_interrupted_refresh_is_taken_up_by_the_next(
     assert sum(run.counts.written for run in newest[:2]) == 8
 
 
-def test_a_backfill_that_is_taken_up_again_leaves_what_was_refreshed_meanwhile(
+def test_a_backfill_that_was_interrupted_before_a_refresh_begins_anew(
     database: Database,
     connection: Connection,
     url: str,
@@ -244,9 +244,9 @@ def test_a_backfill_that_is_taken_up_again_leaves_what_was_refreshed_meanwhile(
         backfill(other, source, average, gallery="staff", source_name="hr", observer=interrupt)
     execute(url, f"UPDATE faces SET vec = x'0000803f0000803f', {MOVED} WHERE person = 'p02'")
     assert fresh(connection, source, average, version).counts.written == 1
-    resumed = backfill(connection, source, average, gallery="staff", source_name="hr")
-    assert resumed.resumed
-    assert resumed.counts.removed == 0
+    again = backfill(connection, source, average, gallery="staff", source_name="hr")
+    assert (again.resumed, again.counts.unchanged, again.counts.removed) == (False, 39, 0)
+    assert [run.state for run in runs.listed(connection)] == ["done", "done", "abandoned", "done"]
     assert galleries.size(connection, version) == 39
 
 
