@@ -228,10 +228,14 @@ class GalleryConfig(_Section):
 
 
 class ScheduleConfig(_Section):
-    """When a gallery is refreshed: a cron line of five fields, minute, hour, day, month and weekday, in UTC."""
+    """When a gallery is refreshed: a cron line of five fields, minute, hour, day, month and weekday, in UTC.
+
+    removals: the share of the subjects that may vanish at once.
+    """
 
     gallery: Name
     cron: str
+    removals: float = Field(0.5, ge=0, le=1)
 
     @field_validator("cron")
     @classmethod

@@ -52,6 +52,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert source.quality == QualityColumn(column="score")
     assert source.extractor == ExtractorColumn(column="model")
     assert loaded.gallery("staff").strategy == "media"
+    assert loaded.schedules["nightly"].removals == 0.5
     assert loaded.folder == tmp_path
 
 
@@ -87,6 +88,11 @@ def test_no_secret_in_a_repr(tmp_path: Path) -> None:
         ("${HR_PASSWORD}", "${NOWHERE}", r"sources\.hr\.url: the environment variable NOWHERE is not set"),
         ('source = "hr"', 'source = "hrr"', r"galleries\.staff\.source: no source 'hrr'; did you mean hr\?"),
         ('gallery = "staff"', 'gallery = "stuff"', r"schedules\.nightly\.gallery: no gallery 'stuff'; did you mean"),
+        (
+            'cron = "0',
+            'removals = 2\ncron = "0',
+            r"schedules\.nightly\.removals: Input should be less than or equal to 1",
+        ),
         ('strategy = "media"', 'strategy = "mean"', r"galleries\.staff\.strategy: Input should be 'media' or 'set'"),
         ('table = "face_features"', "", "a database source needs either table or query"),
         ('path = "features"', 'path = "f"\ntable = "t"', "table is for databases"),

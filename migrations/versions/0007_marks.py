@@ -26,7 +26,9 @@ _UP = (
     ALTER TABLE pfstore.runs
         ADD COLUMN whole boolean NOT NULL DEFAULT true,
         ADD COLUMN unchanged bigint NOT NULL DEFAULT 0,
-        ADD COLUMN rejected bigint NOT NULL DEFAULT 0
+        ADD COLUMN rejected bigint NOT NULL DEFAULT 0,
+        ADD COLUMN removals double precision,
+        ADD COLUMN templates bigint
     """,
     "ALTER TABLE pfstore.runs ADD CONSTRAINT runs_kind_check CHECK (kind IN ('backfill', 'try', 'refresh'))",
     "UPDATE pfstore.runs SET whole = false WHERE kind = 'try'",
@@ -44,6 +46,8 @@ _DOWN = (
     "ALTER TABLE pfstore.runs DROP CONSTRAINT runs_kind_check",
     """
     ALTER TABLE pfstore.runs
+        DROP COLUMN templates,
+        DROP COLUMN removals,
         DROP COLUMN rejected,
         DROP COLUMN unchanged,
         DROP COLUMN whole

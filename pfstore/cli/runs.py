@@ -10,7 +10,7 @@ from pfstore.cli.app import App, Group, plural
 from pfstore.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from pfstore.gallery.runs import Run
+    from pfstore.jobs.overview import Going
 
 
 @click.group(cls=Group)
@@ -22,15 +22,16 @@ def run() -> None:
 @click.option("--last", default=20, show_default=True, type=click.IntRange(min=1), help="How many runs to list.")
 @click.pass_obj
 def list_(app: App, last: int) -> None:
-    """List the last runs.
+    """List the last runs: running, waiting for a worker, failed, interrupted, done or abandoned.
 
     Example: pfstore run list --last 5
     """
     from pfstore.cli.output import table
     from pfstore.gallery import runs
+    from pfstore.jobs import overview
 
     with app.connect() as connection:
-        found = runs.listed(connection, last=last)
+        found = overview.going(connection, runs.listed(connection, last=last))
     lines = [_facts(one) for one in found]
     names = ("run", "gallery", "version", "kind", "state", "shards", "read", "rejected", "subjects", "started")
     app.show([one.as_dict() for one in found], table(lines, names))
@@ -46,17 +47,18 @@ def show(app: App, run_id: int) -> None:
     """
     from pfstore.cli.output import facts, stacked, table
     from pfstore.gallery import runs, undone
-    from pfstore.jobs import queue, queue_state
+    from pfstore.jobs import overview, queue, queue_state
 
     with app.connect() as connection:
         if not (found := runs.listed(connection, run_id=run_id)):
             raise NotFoundError(f"there is no run {run_id}; `pfstore run list` shows those there are")
+        [going] = overview.going(connection, found)
         failed = undone.failed(connection, run_id)
         jobs = queue_state.counts(connection, queue.of_run(run_id))
-    document = found[0].as_dict() | {"jobs": jobs, "failed": [one.as_dict() for one in failed]}
+    document = going.as_dict() | {"jobs": jobs, "failed": [one.as_dict() for one in failed]}
     lines = [one.as_dict() | {"shard": one.number, "features": one.planned_features} for one in failed]
     left = {"jobs": ", ".join(f"{count:,} {status}" for status, count in jobs.items() if count) or None}
-    about = facts(_facts(found[0]) | left)
+    about = facts(_facts(going) | left)
     app.show(
         document, stacked(about, "", table(lines, ("shard", "features", "failures", "error"))) if failed else about
     )
@@ -98,14 +100,15 @@ def cancel(app: App, run_id: int) -> None:
     app.show({"run": run_id, "cancelled": jobs}, f"run {run_id}: given up; {plural(jobs, 'job')} left the queue")
 
 
-def _facts(one: Run) -> dict[str, Any]:
+def _facts(going: Going) -> dict[str, Any]:
+    one = going.run
     return {
         "run": one.run_id,
         "gallery": one.gallery,
         "version": one.version,
         "kind": one.kind,
         "source": one.source,
-        "state": one.state,
+        "state": going.condition,
         "shards": f"{one.shards_done:,}/{one.shards:,}",
         "read": one.counts.read,
         "rejected": one.counts.rejected,

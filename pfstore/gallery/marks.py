@@ -39,7 +39,8 @@ class Found:
     """How many subjects of a source are in which state against a version.
 
     unchanged, rejected: those that are as they were, with a template and without. changed: also those of which nobody
-    can tell. vanished: those with a template that the source no longer has. templates: in the version.
+    can tell. vanished: those with a template that the source no longer has. templates: in the version. rows: of all
+    subjects in the source.
     """
 
     new: int
@@ -48,6 +49,7 @@ class Found:
     unchanged: int
     rejected: int
     templates: int
+    rows: int
 
     @property
     def seen(self) -> int:
@@ -83,13 +85,14 @@ class Comparison:
         return self._connection.execute("DELETE FROM pfstore.templates o WHERE" + _GONE, version).rowcount
 
     def _found(self) -> Found:
-        new, changed, unchanged, rejected = self._one(
+        new, changed, unchanged, rejected, rows = self._one(
             "SELECT count(*) FILTER (WHERE NOT is_same AND is_new), count(*) FILTER (WHERE NOT is_same AND NOT is_new),"
-            " count(*) FILTER (WHERE is_same AND NOT rejected), count(*) FILTER (WHERE is_same AND rejected)" + _JOINED
+            " count(*) FILTER (WHERE is_same AND NOT rejected), count(*) FILTER (WHERE is_same AND rejected),"
+            " coalesce(sum(rows), 0)::bigint" + _JOINED
         )
         (vanished,) = self._one("SELECT count(*) FROM pfstore.templates o WHERE" + _GONE)
         (templates,) = self._one("SELECT count(*) FROM pfstore.templates WHERE version_id = %(version)s")
-        return Found(new, changed, vanished, unchanged, rejected, templates)
+        return Found(new, changed, vanished, unchanged, rejected, templates, rows)
 
     def _all(self, query: str) -> list[Any]:
         return self._connection.execute(query, {"version": self._version.version_id}).fetchall()
@@ -106,6 +109,8 @@ def compared(connection: Connection, version: Version, subjects: Iterable[Marked
     Raises MappingError where two of them have one text.
     """
     with connection.transaction():
+        # To copy takes as long as the source takes to go through all its rows.
+        connection.execute("SET LOCAL statement_timeout = 0")
         connection.execute(_SEEN)
         with connection.cursor().copy(_COPY) as copy:
             for position, one in enumerate(subjects):

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, LiteralString, TypeAlias
 
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
 import pfstore
+from pfstore.gallery import removals
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Version
 from pfstore.gallery.locking import LOCK_CLASS
+from pfstore.gallery.removals import Allowance
 
 Kind: TypeAlias = Literal["backfill", "try", "refresh"]
 """A try goes over some subjects only, so it says nothing of the others."""
@@ -89,13 +91,15 @@ def start(
     plan: str,
     shards: Iterable[Any],
     whole: bool | None = None,
+    allowance: Allowance | None = None,
 ) -> int:
     """Store a new run with its shards and return its number; unfinished ones before it are abandoned.
 
     Of two that go on side by side one would take for vanished what the other has written. A try only ends tries.
 
     plan: what must be the same for the run to be resumed. shards: of pfstore.sources.base.Shard.
-    whole: whether they are the whole source; where nothing is said, of all kinds but a try.
+    whole: whether they are the whole source; where nothing is said, of all kinds but a try. allowance: what the run may
+    remove; where nothing is said, as much as it has to.
     """
     with connection.transaction():
         connection.execute(
@@ -104,11 +108,12 @@ def start(
             (version.version_id, kind),
         )
         is_whole = kind != "try" if whole is None else whole
+        allowed = (allowance.share, allowance.templates) if allowance else (None, None)
         run_id = _one(
             connection,
-            "INSERT INTO pfstore.runs (version_id, kind, whole, source, plan, state, pfstore)"
-            " VALUES (%s, %s, %s, %s, %s, 'running', %s) RETURNING run_id",
-            (version.version_id, kind, is_whole, source, plan, pfstore.__version__),
+            "INSERT INTO pfstore.runs (version_id, kind, whole, source, plan, state, pfstore, removals, templates)"
+            " VALUES (%s, %s, %s, %s, %s, 'running', %s, %s, %s) RETURNING run_id",
+            (version.version_id, kind, is_whole, source, plan, pfstore.__version__, *allowed),
         )
         columns = "run_id, number, range, planned_features, planned_subjects"
         with connection.cursor().copy(f"COPY pfstore.shards ({columns}) FROM STDIN") as copy:
@@ -118,13 +123,16 @@ def start(
 
 
 def resumable(connection: Connection, version: Version, kind: Kind, plan: str) -> int | None:
-    """Return the number of the version's unfinished run of this kind and the same plan, if there is one."""
-    run_id = _one(
-        connection,
-        "SELECT max(run_id) FROM pfstore.runs WHERE version_id = %s AND state = 'running' AND kind = %s AND plan = %s",
-        (version.version_id, kind, plan),
+    """Return the number of the version's newest run, tries aside, if it is unfinished, of this kind and the same plan.
+
+    One before it is not gone on with: what it counted and kept is older than what was written since.
+    """
+    query = (
+        "SELECT run_id, state = 'running' AND kind = %s AND plan = %s FROM pfstore.runs"
+        " WHERE version_id = %s AND kind <> 'try' ORDER BY run_id DESC LIMIT 1"
     )
-    return None if run_id is None else int(run_id)
+    found = connection.execute(query, (kind, plan, version.version_id)).fetchone()
+    return int(found[0]) if found and found[1] else None
 
 
 def shards(connection: Connection, run_id: int) -> list[PlannedShard]:
@@ -139,14 +147,14 @@ def shards(connection: Connection, run_id: int) -> list[PlannedShard]:
 
 # What this run wrote bears its number; what it left as it was stands in its shards. A later run, which there may be
 # where this one was interrupted, knows better.
-_REMOVE_VANISHED = """
-    DELETE FROM pfstore.templates t
-    USING pfstore.runs r
+_VANISHED = """
     WHERE r.run_id = %(run)s AND r.whole AND t.version_id = r.version_id AND t.run_id < r.run_id
       AND NOT EXISTS (
           SELECT FROM (SELECT unnest(kept) AS subject_id FROM pfstore.shards WHERE run_id = %(run)s) k
           WHERE k.subject_id = t.subject_id)
 """
+_COUNT_VANISHED = "SELECT count(*) FROM pfstore.templates t, pfstore.runs r" + _VANISHED
+_REMOVE_VANISHED = "DELETE FROM pfstore.templates t USING pfstore.runs r" + _VANISHED
 
 # A mark is of a subject that has a template, or that this run rejected.
 _FORGET_VANISHED = """
@@ -161,9 +169,12 @@ _FORGET_VANISHED = """
 def finish(connection: Connection, run_id: int) -> int:
     """Mark a run of which every shard is done as done, and remove the templates of subjects that it did not meet.
 
-    Returns how many were removed; one that is not over the whole source removes none.
+    Returns how many were removed; one that is not over the whole source removes none. Raises ConflictError, and leaves
+    the run and the templates as they are, where they are more than the run may remove.
     """
     with connection.transaction():
+        if allowance := removals.of_run(connection, run_id):
+            allowance.spend(vanished=_one(connection, _COUNT_VANISHED, {"run": run_id}))
         removed = connection.execute(_REMOVE_VANISHED, {"run": run_id}).rowcount
         connection.execute(_FORGET_VANISHED, {"run": run_id})
         connection.execute("UPDATE pfstore.shards SET kept = '{}' WHERE run_id = %s", (run_id,))
@@ -232,7 +243,7 @@ def _most_first(counts: dict[str, int]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
 
 
-def _one(connection: Connection, query: str, parameters: tuple[Any, ...]) -> Any:
+def _one(connection: Connection, query: LiteralString, parameters: tuple[Any, ...] | dict[str, Any]) -> Any:
     row = connection.execute(query, parameters).fetchone()
     assert row is not None
     return row[0]

@@ -129,6 +129,9 @@ runs = sa.Table(
     # The subjects that it did not read, as their mark told that they are as they were, by whether they have a template.
     _count("unchanged"),
     _count("rejected"),
+    # The share of so many templates that it may remove; of a backfill nobody asks.
+    sa.Column("removals", sa.Double),
+    sa.Column("templates", sa.BigInteger),
     sa.CheckConstraint("kind IN ('backfill', 'try', 'refresh')", name="kind"),
     sa.CheckConstraint("state IN ('running', 'done', 'abandoned')", name="state"),
     sa.Index("runs_version_id_idx", "version_id"),

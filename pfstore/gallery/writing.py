@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from pfstore.errors import MappingError, TakenError
 from pfstore.features import TemplateBatch
-from pfstore.gallery import copying
+from pfstore.gallery import copying, removals
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Version
 from pfstore.gallery.runs import Counts
@@ -161,7 +161,8 @@ class ShardWriter:
     def commit(self, shard: int, counts: Counts) -> Counts:
         """Write the rest and the shard's "done", and make all of it visible; return the counts with removals.
 
-        Raises TakenError, and writes nothing, where another process has done the shard meanwhile.
+        Raises TakenError, and writes nothing, where another process has done the shard meanwhile, and ConflictError
+        where more templates would go than the run may remove.
         """
         self._begin()
         if self._connection.execute(_IS_DONE, (self.run_id, shard)).fetchone() == (True,):
@@ -173,6 +174,8 @@ class ShardWriter:
         if self._gone:
             self._refuse_written(self._gone)
             removed = self._connection.execute(_REMOVE, (self.version.version_id, self._gone)).rowcount
+            if removed and (allowance := removals.of_run(self._connection, self.run_id)):
+                allowance.spend(unusable=removed)
         self._write_marks()
         if self._rejects:
             with self._connection.cursor().copy(_REJECTS) as copy:

@@ -11,7 +11,7 @@ from pfstore.gallery.galleries import Strategy
 from pfstore.gallery.locking import locked
 from pfstore.gallery.runs import Counts
 from pfstore.gallery.writing import staging
-from pfstore.jobs import working
+from pfstore.jobs import queue_state, working
 from pfstore.jobs.contracts import contract_of, form, plan_of
 from pfstore.jobs.fusing import ShardFuser
 from pfstore.jobs.summary import Observer, Progress, Summary
@@ -59,6 +59,7 @@ def backfill(
             plan = plan_of(contract, source_name, mapping, limit)
         with locked(connection, version.version_id, version.said):
             with stage("planning"):
+                queue_state.refuse_going(connection, version)
                 run_id = None if restart or limit else runs.resumable(connection, version, "backfill", plan)
                 resumed = run_id is not None
                 if run_id is None:

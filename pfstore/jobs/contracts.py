@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import pfstore
 from pfstore.errors import ContractError, SourceError
 from pfstore.gallery.galleries import Contract, Strategy
 from pfstore.jobs import working
@@ -61,5 +62,7 @@ def _undecodable(read: int, reasons: Counter[str]) -> str:
 def plan_of(contract: Contract, source_name: str, mapping: str, limit: int | None = None) -> str:
     """Return a digest of all that must be the same for a run to be gone on with."""
     of_source = {"source": source_name, "mapping": mapping}
-    described = asdict(contract) | of_source | {"limit": limit, "shard": working.SHARD_FEATURES}
+    # Another version may read or fuse otherwise.
+    of_program = {"shard": working.SHARD_FEATURES, "pfstore": pfstore.__version__}
+    described = asdict(contract) | of_source | of_program | {"limit": limit}
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

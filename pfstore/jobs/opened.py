@@ -30,6 +30,7 @@ IDLE = 60.0
 class _Open:
     source: FeatureSource
     name: str
+    run_id: int
     identity: str
     used: float
 
@@ -46,10 +47,12 @@ class Sources:
     def of(self, run: StoredRun, version: Version) -> Iterator[FeatureSource]:
         """Give the source of a run, open; after an error it is closed, as nobody knows in what state it is.
 
+        No run gets one that was opened before it was planned: what files hold is known from then on.
+
         Raises ConflictError where this pfstore.toml maps it otherwise than the run was planned with, and what opening
         it raises.
         """
-        taken = self._take(run.source) or self._opened(run.source)
+        taken = self._take(run.source, run.run_id) or self._opened(run.source, run.run_id)
         try:
             contract = replace(version.contract, extractor=taken.source.extractor)
             if plan_of(contract, run.source, taken.identity) != run.plan:
@@ -74,17 +77,17 @@ class Sources:
         for one in closing:
             _close(one)
 
-    def _take(self, name: str) -> _Open | None:
+    def _take(self, name: str, run_id: int) -> _Open | None:
         with self._lock:
-            found = next((one for one in self._free if one.name == name), None)
+            found = next((one for one in self._free if (one.name, one.run_id) == (name, run_id)), None)
             if found:
                 self._free.remove(found)
         return found
 
-    def _opened(self, name: str) -> _Open:
+    def _opened(self, name: str, run_id: int) -> _Open:
         mapping, folder = self._config.source(name), self._config.folder
         identity = complete_source(mapping, name, folder).identity
-        return _Open(open_source(mapping, name, folder).__enter__(), name, identity, time.monotonic())
+        return _Open(open_source(mapping, name, folder).__enter__(), name, run_id, identity, time.monotonic())
 
 
 class Models:

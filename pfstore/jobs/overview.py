@@ -18,7 +18,7 @@ from pfstore.jobs.queue_state import Worker
 from pfstore.jobs.schedules import Schedule
 
 Condition: TypeAlias = Literal["running", "waiting", "failed", "interrupted", "done", "abandoned"]
-"""What a run is at. waiting: for a worker, or to be tried again. failed: what is left of it was given up.
+"""What a run is at. waiting: for a worker, or to be tried again. failed: what is left of it, or its end, was given up.
 interrupted: nobody works on it and nothing of it is queued."""
 
 WINDOW = 600.0
@@ -107,7 +107,7 @@ def look(
         # One that was made since has no count yet.
         versions=[one for one in versions if one.version_id in templates],
         templates=templates,
-        runs=_going(connection, runs.listed(connection, last=last)),
+        runs=going(connection, runs.listed(connection, last=last)),
         workers=queue_state.workers(connection),
         jobs=queue_state.counts(connection),
         schedules=schedules.listed(connection, config, now),
@@ -118,7 +118,7 @@ def look(
 # What a run that was taken up again did yesterday says nothing of its rate: there the oldest shard of the window is
 # where it is counted from.
 _STANDINGS = """
-    SELECT r.run_id, s.failed, q.todo, q.doing,
+    SELECT r.run_id, s.failed, q.todo, q.doing, q.refused,
            (s.features / nullif(extract(epoch FROM clock_timestamp() - s.since), 0))::double precision AS rate
     FROM pfstore.runs r
     CROSS JOIN LATERAL (
@@ -131,24 +131,26 @@ _STANDINGS = """
                count(*) FILTER (WHERE done_at IS NULL AND failures > 0) AS failed
         FROM pfstore.shards WHERE run_id = r.run_id) s
     CROSS JOIN LATERAL (
-        SELECT count(*) FILTER (WHERE status = 'todo') AS todo, count(*) FILTER (WHERE status = 'doing') AS doing
+        SELECT count(*) FILTER (WHERE status = 'todo') AS todo, count(*) FILTER (WHERE status = 'doing') AS doing,
+               count(*) FILTER (WHERE status = 'failed' AND queueing_lock = 'finish:' || r.run_id) > 0 AS refused
         FROM pfstore_jobs.procrastinate_jobs WHERE queue_name = 'run:' || r.run_id) q
     WHERE r.state = 'running' AND r.run_id = ANY(%(runs)s)
 """
 
 
-def _going(connection: Connection, found: list[Run]) -> list[Going]:
+def going(connection: Connection, found: list[Run]) -> list[Going]:
+    """Tell how runs go."""
     query = {"runs": [one.run_id for one in found], "window": WINDOW}
     standings = {row[0]: row[1:] for row in connection.execute(_STANDINGS, query)}
     return [_of(one, standings.get(one.run_id)) for one in found]
 
 
-def _of(run: Run, standing: tuple[int, int, int, float | None] | None) -> Going:
+def _of(run: Run, standing: tuple[int, int, int, bool, float | None] | None) -> Going:
     # One that ended between the two queries is shown as it was.
-    failed, todo, doing, rate = standing or (0, 0, 0, None)
+    failed, todo, doing, refused, rate = standing or (0, 0, 0, False, None)
     if run.state != "running":
         return Going(run, run.state)
     if run.alive or doing:
         return Going(run, "running", failed, todo, doing, rate)
-    condition: Condition = "waiting" if todo else "failed" if failed else "interrupted"
+    condition: Condition = "waiting" if todo else "failed" if failed or refused else "interrupted"
     return Going(run, condition, failed, todo, doing)

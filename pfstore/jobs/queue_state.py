@@ -8,7 +8,9 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from psycopg.rows import class_row
 
+from pfstore.errors import BusyError
 from pfstore.gallery.database import Connection
+from pfstore.gallery.galleries import Version
 
 Status: TypeAlias = Literal["todo", "doing", "succeeded", "failed", "cancelled", "aborted"]
 
@@ -92,6 +94,16 @@ def going(connection: Connection, version_id: int, *, other_than: int | None = N
     """
     row = connection.execute(query, {"version": version_id, "other": other_than}).fetchone()
     return None if row is None else row[0]
+
+
+def refuse_going(connection: Connection, version: Version) -> None:
+    """Raise BusyError where workers are doing a run of a version, which another would give up."""
+    found = going(connection, version.version_id)
+    if found is not None and any(one.alive for one in workers(connection)):
+        raise BusyError(
+            f"workers are doing run {found} of {version.said}: wait for it (`pfstore status` shows how far it is), or "
+            f"`pfstore run cancel {found}`"
+        )
 
 
 def ready(connection: Connection, queue: str | None = None) -> bool:

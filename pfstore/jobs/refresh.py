@@ -8,15 +8,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pfstore.errors import ConflictError, ContractError
+from pfstore.errors import ContractError
 from pfstore.gallery import galleries, marks, runs
 from pfstore.gallery.database import Connection
 from pfstore.gallery.galleries import Strategy, Version
 from pfstore.gallery.locking import locked
-from pfstore.gallery.marks import Found
+from pfstore.gallery.marks import Comparison, Found
+from pfstore.gallery.removals import Allowance
 from pfstore.gallery.runs import Counts
 from pfstore.gallery.writing import staging
-from pfstore.jobs import working
+from pfstore.jobs import queue_state, working
 from pfstore.jobs.contracts import contract_of, form, plan_of
 from pfstore.jobs.fusing import ShardFuser
 from pfstore.jobs.summary import Observer, Summary
@@ -29,8 +30,14 @@ if TYPE_CHECKING:
 WHOLE_FROM = 0.25
 """The share of a source's subjects that have to be read from which on all are: by ranges, each in its own snapshot."""
 
-FEW_REMOVED = 10
-"""So many subjects may vanish from any source without anybody being asked."""
+REMOVALS = 0.5
+"""The share of a version's templates that may go at once without anybody being asked."""
+
+HELD_SHARDS = 4
+"""So many shards at the most are read in the snapshot that told who has changed."""
+
+LEAST_SHARDS = 8
+"""So many shards of keys may be, even where ranges of the whole source would be fewer."""
 
 TOLERANCE = 0.1
 """The share of templates that may be new before thresholds and statistics are made anew."""
@@ -41,13 +48,19 @@ class Planned:
     """A refresh that is to be done: its run, and what was found, None where the whole source has to be looked at.
 
     by: what tells of changes: "row versions", "change mark", "file", "content", or "fingerprints" where the source
-    cannot tell and all is read.
+    cannot tell and all is read. rows: that it will read, of one that is not whole.
     """
 
     run_id: int
     by: str
     found: Found | None
     whole: bool
+    rows: int = 0
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it may be read in the snapshot that it was planned in."""
+        return not self.whole and self.rows <= HELD_SHARDS * working.SHARD_FEATURES
 
 
 @dataclass(frozen=True)
@@ -118,24 +131,26 @@ def refresh(
     source_name: str,
     mapping: str = "",
     full: bool = False,
-    removals: float = 0.5,
+    removals: float = REMOVALS,
     observer: Observer = lambda _: None,
 ) -> RefreshSummary:
     """Bring a version up to date with its source: fuse who is new or has changed, remove who has vanished.
 
     Who that is tell the source's marks (pfstore.sources.base.Marked) against those that were kept with the templates. A
-    subject whose features turn out to be as they were keeps its template. All is seen in one snapshot where few are to
-    be read; from WHOLE_FROM on, and with full, the whole source is read by shards, whatever its marks say.
+    subject whose features turn out to be as they were keeps its template. All is seen in one snapshot where no more
+    than HELD_SHARDS shards are to be read: one that is held for long makes who changes the legacy store's tables wait.
+    From WHOLE_FROM on, and with full, the whole source is read, whatever its marks say.
     fuser: the version's model, compact or not. removals: the share of the version's templates that may vanish at once.
 
-    Raises BusyError where another process writes the version, ConflictError where more would vanish than may, before
-    anything is written, ContractError where source and version do not fit, and what source and server raise. A refresh
-    that was interrupted leaves finished shards; the next one finds out what is left.
+    Raises BusyError where another process writes the version, ConflictError where more would vanish than may, or have
+    no usable row any more, ContractError where source and version do not fit, and what source and server raise. A
+    refresh that was interrupted leaves finished shards; the next one finds out what is left.
     """
     started = time.monotonic()
     fuser = form(fuser, version.compact)
     with measured() as watch, locked(connection, version.version_id, version.said):
         with stage("planning"):
+            queue_state.refuse_going(connection, version)
             check(source, fuser, version)
         with _held(source, full):
             with stage("planning"):
@@ -143,9 +158,9 @@ def refresh(
                     connection, source, version, source_name=source_name, mapping=mapping, full=full, removals=removals
                 )
             before = runs.listed(connection, run_id=planned.run_id)[0].counts
-            if not planned.whole:
+            if planned.is_small:
                 counts, watches = _work(connection, source, fuser, version, planned, before, observer)
-        if planned.whole:
+        if not planned.is_small:
             counts, watches = _work(connection, source, fuser, version, planned, before, observer)
         with stage("finishing"):
             counts += Counts(removed=runs.finish(connection, planned.run_id))
@@ -200,7 +215,7 @@ def plan(
     source_name: str,
     mapping: str = "",
     full: bool = False,
-    removals: float = 0.5,
+    removals: float = REMOVALS,
 ) -> Planned:
     """Find out who is to be read, store that as a run with its shards, and remove who has vanished.
 
@@ -208,22 +223,37 @@ def plan(
     has vanished is removed in its end. Raises ConflictError as `refresh`.
     """
     digest = plan_of(version.contract, source_name, mapping)
-    is_complete = galleries.is_complete(connection, version)
-    if not isinstance(source, MarkedSource) or full or not is_complete:
-        by = source.marks_by if isinstance(source, MarkedSource) and not full else "fingerprints"
-        found = None
-        if isinstance(source, MarkedSource) and is_complete:
-            with marks.compared(connection, version, source.marks()) as comparison:
-                found = comparison.found
-            _refuse_many(version, found, removals)
-        return _whole(connection, source, version, source_name, digest, by, found)
+
+    def whole(by: str, found: Found | None, templates: int) -> Planned:
+        shards = list(source.shards(working.SHARD_FEATURES))
+        run_id = runs.start(
+            connection,
+            version,
+            kind="refresh",
+            source=source_name,
+            plan=digest,
+            shards=shards,
+            allowance=Allowance(version.said, removals, templates),
+        )
+        return Planned(run_id, by, found, whole=True)
+
+    if not isinstance(source, MarkedSource):
+        return whole("fingerprints", None, galleries.size(connection, version))
     with marks.compared(connection, version, source.marks()) as comparison:
         found = comparison.found
-        _refuse_many(version, found, removals)
-        if found.new + found.changed <= WHOLE_FROM * found.seen:
-            shards = list(_shards(source, comparison.to_read()))
+        allowance = Allowance(version.said, removals, found.templates)
+        allowance.spend(vanished=found.vanished)
+        shards = [] if full else _key_shards(connection, source, version, comparison)
+        if shards is not None and not full:
             run_id = runs.start(
-                connection, version, kind="refresh", source=source_name, plan=digest, shards=shards, whole=False
+                connection,
+                version,
+                kind="refresh",
+                source=source_name,
+                plan=digest,
+                shards=shards,
+                whole=False,
+                allowance=allowance,
             )
             runs.settle(
                 connection,
@@ -232,26 +262,26 @@ def plan(
                 unchanged=found.unchanged,
                 rejected=found.rejected,
             )
-            return Planned(run_id, source.marks_by, found, whole=False)
-    return _whole(connection, source, version, source_name, digest, source.marks_by, found)
+            return Planned(run_id, source.marks_by, found, whole=False, rows=sum(shard.features for shard in shards))
+    return whole("fingerprints" if full else source.marks_by, found, found.templates)
 
 
 def _held(source: FeatureSource, full: bool) -> AbstractContextManager[None]:
     return source.snapshot() if isinstance(source, MarkedSource) and not full else nullcontext()
 
 
-def _whole(
-    connection: Connection,
-    source: FeatureSource,
-    version: Version,
-    source_name: str,
-    digest: str,
-    by: str,
-    found: Found | None,
-) -> Planned:
-    shards = list(source.shards(working.SHARD_FEATURES))
-    run_id = runs.start(connection, version, kind="refresh", source=source_name, plan=digest, shards=shards)
-    return Planned(run_id, by, found, whole=True)
+def _key_shards(
+    connection: Connection, source: MarkedSource, version: Version, comparison: Comparison
+) -> list[Shard] | None:
+    """Return shards of the keys of who is to be read; None where the whole source is read as well or better."""
+    found = comparison.found
+    many = found.new + found.changed > WHOLE_FROM * found.seen
+    if many or not source.most_keys or not galleries.is_complete(connection, version):
+        return None
+    shards = list(_shards(source, comparison.to_read()))
+    # Each may cost a look at the whole source, where no index leads to its keys.
+    ranges = 1 + found.rows // working.SHARD_FEATURES
+    return shards if len(shards) <= max(LEAST_SHARDS, 2 * ranges) else None
 
 
 def _work(
@@ -288,11 +318,3 @@ def _shards(source: MarkedSource, keys: Iterable[tuple[Sequence[Any], int]]) -> 
             some, rows = [], 0
     if some:
         yield Shard(source.range_of(some), rows, len(some))
-
-
-def _refuse_many(version: Version, found: Found, removals: float) -> None:
-    if found.vanished > max(FEW_REMOVED, removals * found.templates):
-        raise ConflictError(
-            f"{found.vanished:,} of the {found.templates:,} subjects of {version.said} are not in the source any more: "
-            "is it the right store, and its filter? If so, refresh with --removals 1"
-        )

@@ -67,17 +67,19 @@ class Refreshes:
                 if schedule is not None:
                     schedules.noted(connection, schedule, f"left out: run {going} is still going")
                 return
-            planned = self._plan(connection, gallery, version)
+            planned = self._plan(connection, gallery, version, schedule)
             count = queue.put_shards(connection, planned.run_id, undone.numbers(connection, planned.run_id))
         if schedule is not None:
             schedules.planned(connection, schedule, planned.run_id)
         self._log.info("refresh planned", gallery=gallery, schedule=schedule, run=planned.run_id, jobs=count)
 
-    def _plan(self, connection: Connection, gallery: str, version: Version) -> Planned:
+    def _plan(self, connection: Connection, gallery: str, version: Version, schedule: str | None) -> Planned:
         name, folder = self._config.gallery(gallery).source, self._config.folder
         mapping = self._config.source(name)
         with open_source(mapping, name, folder) as source:
             refresh.check(source, self._models.of(connection, version), version)
             with source.snapshot() if isinstance(source, MarkedSource) else nullcontext():
                 identity = complete_source(mapping, name, folder).identity
-                return refresh.plan(connection, source, version, source_name=name, mapping=identity)
+                known = self._config.schedules.get(schedule or "")
+                removals = known.removals if known else refresh.REMOVALS
+                return refresh.plan(connection, source, version, source_name=name, mapping=identity, removals=removals)

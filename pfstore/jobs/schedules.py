@@ -41,7 +41,7 @@ def listed(connection: Connection, config: Config, now: datetime) -> list[Schedu
     """Return the schedules of pfstore.toml in its order."""
     query = """
         SELECT c.name, c.started_at, c.finished_at, c.run_id,
-               CASE WHEN r.state = 'running'
+               CASE WHEN r.state = 'running' AND NOT c.failed
                     THEN format('run %s: %s of %s shards done, %s failed', c.run_id, s.done, s.shards, s.failed)
                     WHEN r.state = 'abandoned' THEN format('run %s was abandoned', c.run_id)
                     ELSE c.result END
@@ -124,8 +124,16 @@ def noted(connection: Connection, name: str, result: str, *, failed: bool = Fals
 def ended(connection: Connection, run_id: int, counts: Counts) -> None:
     """Note what a run did that a schedule had asked for."""
     connection.execute(
-        "UPDATE pfstore.schedules SET finished_at = now(), result = %s WHERE run_id = %s",
+        "UPDATE pfstore.schedules SET finished_at = now(), result = %s, failed = false WHERE run_id = %s",
         (told(counts), run_id),
+    )
+
+
+def refused(connection: Connection, run_id: int, error: str) -> None:
+    """Note why a run that a schedule had asked for was not ended although every shard is done."""
+    connection.execute(
+        "UPDATE pfstore.schedules SET finished_at = now(), result = %s, failed = true WHERE run_id = %s",
+        (f"run {run_id}: {error}", run_id),
     )
 
 

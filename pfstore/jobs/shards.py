@@ -84,7 +84,8 @@ class Shards:
     def finish(self, run_id: int) -> None:
         """End a run of which every shard is done, unless that has been done already.
 
-        Raises Postponed where a command in a terminal writes the version, or the database went away.
+        Raises Postponed where a command in a terminal writes the version, else what went wrong, as ConflictError where
+        more templates would go than the run may remove. What will not go well later either is noted with its schedule.
         """
         try:
             with self._database.connect() as connection:
@@ -98,6 +99,11 @@ class Shards:
                         self._finish(connection, found, version)
         except BusyError as error:
             raise Postponed(str(error), BUSY) from error
+        except Exception as error:
+            if not is_transient(error):
+                with suppress(DatabaseError), self._database.connect() as connection:
+                    schedules.refused(connection, run_id, said(error))
+            raise
 
     def _do(self, connection: Connection, version: Version, run_id: int, number: int, check: Check) -> None:
         started = time.monotonic()

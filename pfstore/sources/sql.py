@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -108,6 +108,7 @@ class SqlSource:
             known: dict[str, bytes] = {}
             if marks and not sql_ranges.is_nobody(range_):
                 known = {one.subject: one.mark for one in self._marks.read(connection, range_)}
+                self._refuse_lost(range_, known)
             with closing(self._rows.read(connection, statement, extractor)) as read:
                 chunks = of_subjects(sql_ranges.subjects_of(range_), read)
                 for batch in assemble(chunks, dimension=dimension, batch_features=features, unordered=unordered):
@@ -122,7 +123,12 @@ class SqlSource:
 
     @property
     def most_keys(self) -> int:
-        """How many keys a range may hold: SQLite takes no conditions that are deep, as those of composite keys."""
+        """How many keys a range may hold: SQLite takes no conditions that are deep, as those of composite keys.
+
+        None where a key may not be equal to itself when it is sent back.
+        """
+        if not all(live.exact for live in self._rows.subject):
+            return 0
         return 5000 if len(self._rows.subject) == 1 else 200
 
     def marks(self) -> Iterator[Marked]:
@@ -140,21 +146,34 @@ class SqlSource:
 
         Of an SQLite file that is not in WAL mode nothing is held, as its writers would have to wait.
         """
+        failure: Exception | None = None
         with self._database.snapshot() as connection:
-            if not self._database.dialect.holds(connection):
-                yield
-                return
-            self._held = connection
+            if self._database.dialect.holds(connection):
+                self._held = connection
             try:
                 yield
+            except Exception as error:
+                # Errors of the source are said where they happen; those of others are not the source's.
+                failure = error
             finally:
                 self._held = None
+        if failure is not None:
+            raise failure
+
+    def _refuse_lost(self, range_: ShardRange, known: Mapping[str, bytes]) -> None:
+        """Raise SourceError where a subject of a range is not found in the snapshot that told its key."""
+        if self._held is not None and (lost := (sql_ranges.subjects_of(range_) or frozenset()) - known.keys()):
+            raise self._database.error(
+                f"the subject {min(lost)!r} is not found by the key that the database gave: use a query that casts the "
+                "subject to text or to a whole number"
+            )
 
     @contextmanager
     def _snapshot(self) -> Iterator[sa.Connection]:
         """Connect in a snapshot, the one that is held where there is one."""
         if self._held is not None:
-            yield self._held
+            with self._database.saying():
+                yield self._held
             return
         with self._database.snapshot() as connection:
             yield connection

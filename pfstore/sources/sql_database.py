@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from pfstore.errors import MappingError, SourceError
 from pfstore.sources.sql_dialects import Dialect, dialect_of
-from pfstore.sources.sql_digests import value_digest
+from pfstore.sources.sql_digests import teach
 from pfstore.sources.sql_urls import OWN_DRIVERS, parsed, secrets_of
 from pfstore.sources.sqlite_clock import SqliteClock
 
@@ -69,7 +69,7 @@ class LegacyDatabase:
         Raises SourceError for everything that the database or the way to it does wrong. Left early, the
         connection is thrown away, so that what was still to come is neither waited for nor read.
         """
-        with self._connected() as connection, self._words():
+        with self._connected() as connection, self.saying():
             try:
                 self.dialect.begin(connection, self._timeout)
                 yield connection
@@ -139,7 +139,7 @@ class LegacyDatabase:
         self.close()
 
     def _connected(self) -> sa.Connection:
-        with self._words("cannot be opened: "):
+        with self.saying("cannot be opened: "):
             try:
                 return self._engine.connect()
             # pymysql answers with these to an unknown option and to a login that needs another package.
@@ -170,13 +170,14 @@ class LegacyDatabase:
             # SQLite takes any bytes for text; one such value must not fail the whole store.
             connection.text_factory = methodcaller("decode", "utf-8", "surrogateescape")
             self._clock.watch(connection)
-            connection.create_function("pfstore_digest", 1, value_digest, deterministic=True)
+            teach(connection)
             return connection
 
         return sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
 
     @contextmanager
-    def _words(self, prefix: str = "") -> Iterator[None]:
+    def saying(self, prefix: str = "") -> Iterator[None]:
+        """Turn what the database and its driver raise into SourceError."""
         try:
             yield
         except sa.exc.DBAPIError as error:

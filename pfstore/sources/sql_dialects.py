@@ -19,13 +19,14 @@ class LiveColumn:
     """A column as it is in the database now.
 
     type_name: as PostgreSQL has it, "" elsewhere. collates: whether values that differ may compare as equal.
-    as_text: whether it is used as text, whatever it is.
+    as_text: whether it is used as text, whatever it is. exact: whether its values compare as equal when sent back.
     """
 
     name: str
     type_name: str = ""
     collates: bool = False
     as_text: bool = False
+    exact: bool = True
 
     @property
     def clause(self) -> Column:
@@ -129,6 +130,7 @@ class MySql(Dialect):
     case_sensitive_names = False
     _TEXT_TYPES = frozenset((15, *range(247, 255)))  # VARCHAR, ENUM, SET, the BLOBs and TEXTs, VAR_STRING, STRING
     _ENUM_OR_SET = 256 | 2048
+    _INEXACT = frozenset((4, 16))  # FLOAT, BIT
 
     def __init__(self, driver: str) -> None:
         self._is_pymysql = driver == "pymysql"
@@ -136,6 +138,7 @@ class MySql(Dialect):
     def begin(self, connection: sa.Connection, timeout: float, /) -> None:
         """Begin a read-only transaction on one snapshot. timeout: of a statement, in seconds."""
         is_mariadb = bool(getattr(connection.dialect, "is_mariadb", False))
+        knows_idle = is_mariadb and (connection.dialect.server_version_info or ()) >= (10, 3)
         limit = f"max_statement_time = {timeout}" if is_mariadb else f"max_execution_time = {round(timeout * 1000)}"
         for statement in (
             "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
@@ -143,6 +146,8 @@ class MySql(Dialect):
             f"SET SESSION {limit}",
             # While a batch is fused nothing is fetched, and the server would take that for a dead client.
             f"SET SESSION net_write_timeout = {max(60, round(timeout))}",
+            f"SET SESSION wait_timeout = {max(28_800, round(timeout))}",
+            *(["SET SESSION idle_readonly_transaction_timeout = 0"] if knows_idle else []),
             "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
         ):
             connection.exec_driver_sql(statement)
@@ -167,7 +172,12 @@ class MySql(Dialect):
         fields = getattr(getattr(cursor, "_result", None), "fields", None)
         flags = [field.flags for field in fields] if fields else [0] * len(cursor.description)
         return [
-            LiveColumn(str(column[0]), collates=column[1] in self._TEXT_TYPES, as_text=bool(flag & self._ENUM_OR_SET))
+            LiveColumn(
+                str(column[0]),
+                collates=column[1] in self._TEXT_TYPES,
+                as_text=bool(flag & self._ENUM_OR_SET),
+                exact=column[1] not in self._INEXACT,
+            )
             for column, flag in zip(cursor.description, flags, strict=True)
         ]
 
@@ -202,6 +212,8 @@ class Postgres(Dialect):
             driver: Any = connection.connection.driver_connection
             driver.server_cursor_factory = _binary_cursor()
         settings = {"statement_timeout": round(timeout * 1000), "idle_in_transaction_session_timeout": 0}
+        if (connection.dialect.server_version_info or ()) >= (17,):
+            settings["transaction_timeout"] = 0
         for name, value in settings.items():
             connection.execute(sa.select(sa.func.set_config(name, str(value), True)))
 

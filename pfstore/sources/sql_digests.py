@@ -1,9 +1,11 @@
-"""What a database tells of rows being as they were: versions of rows, marks that it keeps, digests that it computes."""
+"""What a database tells of rows being as they were: versions of rows, and digests that it computes."""
 
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
@@ -14,38 +16,39 @@ from pfstore.sources.sql_dialects import Column, Dialect, LiveColumn, MySql, Pos
 class Digests:
     """Any database that SQLAlchemy can read: it tells nothing, so its rows are fetched and looked at here."""
 
-    def row_version(self, _connection: sa.Connection, _table: sa.TableClause, /) -> Column | None:
-        """Return what is another for a row of this table after every change; None where nothing is."""
+    def row_version(self, _connection: sa.Connection, _table: sa.TableClause, _feature: str, /) -> Column | None:
+        """Return what is another for a row of this table after every change; None where nothing is.
+
+        feature: the column that is fused, of which a version may not be that of another column of the same name.
+        """
         return None
 
-    def keeps(self, _connection: sa.Connection, _table: sa.TableClause, _column: str, /) -> bool:
-        """Tell whether the database changes this column of a table itself whenever a row changes."""
-        return False
-
-    def of_rows(self, _columns: Sequence[Column], /) -> list[Column]:
-        """Return aggregates of these values that are equal for equal groups of rows; none where there are none."""
-        return []
+    def of_rows(self, _columns: Sequence[Column], /) -> Column | None:
+        """Return the aggregate of these values that is equal for equal groups of rows, in whatever order; or None."""
+        return None
 
     def content(self, column: LiveColumn) -> Column:
         """Return a value that is another where that of a column is, as short as can be."""
         return column.clause
 
+    def times(self, column: LiveColumn) -> Column:
+        """Return a column's value where Python has such a value, else NULL."""
+        return column.clause
+
     def latest(self, column: LiveColumn) -> Column:
         """Return the greatest value of a column in a group."""
-        return sa.func.max(column.clause)
+        return sa.func.max(self.times(column))
 
 
 class SqliteDigests(Digests):
-    """SQLite: the values of a group's rows as texts; features are hashed here, without being fetched."""
+    """SQLite, by functions that every connection is given: the rows are hashed here, without being fetched."""
 
-    def of_rows(self, columns: Sequence[Column]) -> list[Column]:
-        """Return the rows' values, one text for each column, all in the same order of rows."""
-        null: Column = sa.literal_column("char(0)")
-        separator: Column = sa.literal_column("char(31)")
-        return [sa.func.group_concat(sa.func.ifnull(column, null), separator) for column in columns]
+    def of_rows(self, columns: Sequence[Column]) -> Column:
+        """Return a digest of all rows; the first column had better be a key."""
+        return sa.func.pfstore_rows(*map(_bytes_of, columns))
 
     def content(self, column: LiveColumn) -> Column:
-        """Return the value's type and a digest of its bytes, by the function that every connection is given."""
+        """Return the value's type and a digest of its bytes."""
         digest = sa.func.hex(sa.func.pfstore_digest(sa.cast(column.clause, sa.LargeBinary)))
         return sa.func.typeof(column.clause).op("||")(digest)
 
@@ -53,20 +56,11 @@ class SqliteDigests(Digests):
 class MySqlDigests(Digests):
     """MariaDB and MySQL: the sum of 64 bits of each row's MD5."""
 
-    def keeps(self, connection: sa.Connection, table: sa.TableClause, column: str) -> bool:
-        """Tell whether the column is declared ON UPDATE CURRENT_TIMESTAMP."""
-        statement = sa.text(
-            "SELECT extra FROM information_schema.columns WHERE table_name = :table AND column_name = :column"
-            " AND table_schema = coalesce(:schema, database())"
-        )
-        names = {"table": table.name, "column": column, "schema": table.schema}
-        return "on update" in str(connection.execute(statement, names).scalar() or "").lower()
-
-    def of_rows(self, columns: Sequence[Column]) -> list[Column]:
+    def of_rows(self, columns: Sequence[Column]) -> Column:
         """Return the sum as text; each value is quoted, so that no two rows look alike."""
         row = sa.func.concat_ws("|", *(sa.func.quote(sa.cast(column, sa.LargeBinary)) for column in columns))
         digits = sa.func.conv(sa.func.left(sa.func.md5(row), 16), 16, 10)
-        return [sa.cast(sa.func.sum(sa.cast(digits, mysql.INTEGER(unsigned=True))), sa.CHAR)]
+        return sa.cast(sa.func.sum(sa.cast(digits, mysql.INTEGER(unsigned=True))), sa.CHAR)
 
     def content(self, column: LiveColumn) -> Column:
         """Return the MD5 of the value's bytes."""
@@ -74,27 +68,48 @@ class MySqlDigests(Digests):
 
 
 class PostgresDigests(Digests):
-    """PostgreSQL: tables know the transaction that wrote a row; else the sum of a hash of each row."""
+    """PostgreSQL from 11 on: its tables know where a row is and who wrote it; else the sum of a hash of each row."""
 
     _VECTORS = frozenset(("vector", "halfvec"))
     _TIMES = frozenset(("date", "timestamp", "timestamptz"))
     _NUMBERS = frozenset(("int2", "int4", "int8", "numeric", "float4", "float8"))
-    _KIND = sa.text("SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = CAST(:name AS regclass)")
+    # Of a partitioned table all parts count: one may be foreign, or be stored otherwise, and know no transactions.
+    _IS_PLAIN = sa.text("""
+        WITH RECURSIVE parts AS (
+            SELECT CAST(:name AS regclass)::oid AS oid
+            UNION SELECT i.inhrelid FROM parts JOIN pg_catalog.pg_inherits i ON i.inhparent = parts.oid)
+        SELECT bool_and(c.relkind IN ('r', 'p', 'm') AND coalesce(a.amname, 'heap') = 'heap')
+               AND has_table_privilege(CAST(:name AS regclass), 'SELECT')
+               AND has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')
+               AND has_function_privilege('pg_catalog.pg_control_checkpoint()', 'EXECUTE')
+        FROM parts JOIN pg_catalog.pg_class c USING (oid) LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
+    """)
+    _PLACE = sa.text("""
+        SELECT concat_ws('.', (SELECT system_identifier FROM pg_catalog.pg_control_system()),
+               (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), attrelid, attnum)
+        FROM pg_catalog.pg_attribute WHERE attrelid = CAST(:name AS regclass) AND attname = :feature
+    """)
 
-    def row_version(self, connection: sa.Connection, table: sa.TableClause) -> Column | None:
-        """Return the number of the transaction that wrote a row, where this is a table of its own and no view.
+    def row_version(self, connection: sa.Connection, table: sa.TableClause, feature: str) -> Column | None:
+        """Return a row's place and the transaction that wrote it, where this is a table of its own and no view.
 
-        It comes again for the same row after 2^32 transactions at the earliest; freezing a row leaves it.
+        Such a pair comes again after 2^32 transactions at the earliest. With it go the server's history, the table and
+        the column: after a restore, or where tables or columns were exchanged, the same pair is of another row.
         """
-        name = connection.dialect.identifier_preparer.format_table(table)
-        kind = connection.execute(self._KIND, {"name": name}).scalar()
-        return sa.cast(sa.column("xmin"), sa.Text) if kind in ("r", "p", "m") else None
+        name = connection.dialect.identifier_preparer.format_table(table).replace("%%", "%")
+        if not connection.execute(self._IS_PLAIN, {"name": name}).scalar():
+            return None
+        place = connection.execute(self._PLACE, {"name": name, "feature": feature}).scalar()
+        if place is None:
+            return None
+        parts: list[Column] = [sa.literal(place), sa.column("tableoid"), sa.column("ctid"), sa.column("xmin")]
+        return sa.cast(sa.func.row(*parts), sa.Text)
 
-    def of_rows(self, columns: Sequence[Column]) -> list[Column]:
+    def of_rows(self, columns: Sequence[Column]) -> Column:
         """Return the sum as text."""
         row = sa.cast(sa.func.row(*columns), sa.Text)
         hashed = sa.func.pg_catalog.hashtextextended(row, sa.literal_column("0"))
-        return [sa.cast(sa.func.sum(sa.cast(hashed, sa.Numeric)), sa.Text)]
+        return sa.cast(sa.func.sum(sa.cast(hashed, sa.Numeric)), sa.Text)
 
     def content(self, column: LiveColumn) -> Column:
         """Return the SHA-256 of a binary value, text as it is."""
@@ -107,20 +122,43 @@ class PostgresDigests(Digests):
             return sa.func.pg_catalog.sha256(sa.func.pg_catalog.array_send(clause))
         return sa.cast(clause, sa.Text)
 
-    def latest(self, column: LiveColumn) -> Column:
-        """Return the greatest value; of types that have none before PostgreSQL 18, as uuid, the greatest text."""
-        if column.type_name in self._TIMES | self._NUMBERS:
-            return sa.func.max(column.clause)
-        return sa.func.max(sa.cast(column.clause, sa.Text))
+    def times(self, column: LiveColumn) -> Column:
+        """Return a time, NULL where it is infinite or before Christ; text of types that have no greatest value."""
+        if column.type_name in self._TIMES:
+            return Postgres("").sight(column)
+        return column.clause if column.type_name in self._NUMBERS else sa.cast(column.clause, sa.Text)
 
 
-def digests_of(dialect: Dialect) -> Digests:
-    """Return what a database tells of its rows."""
+def digests_of(dialect: Dialect, version: tuple[Any, ...]) -> Digests:
+    """Return what a database of this version tells of its rows."""
     if isinstance(dialect, Postgres):
-        return PostgresDigests()
+        return PostgresDigests() if version >= (11,) else Digests()
     if isinstance(dialect, MySql):
         return MySqlDigests()
     return SqliteDigests() if isinstance(dialect, Sqlite) else Digests()
+
+
+def teach(connection: sqlite3.Connection) -> None:
+    """Give a connection the functions that marks of SQLite's rows take."""
+    connection.create_function("pfstore_digest", 1, value_digest, deterministic=True)
+    connection.create_aggregate("pfstore_rows", -1, _Rows)  # type: ignore[arg-type]
+
+
+class _Rows:
+    """Hashes rows, whatever their order."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Any, ...]] = []
+
+    def step(self, *row: Any) -> None:
+        self._rows.append(row)
+
+    def finalize(self) -> bytes:
+        first = [row[0] for row in self._rows]
+        # Rows with a key of their own need no text to be put in order.
+        has_key = len(set(map(type, first))) == 1 and first[0] is not None and len(set(first)) == len(first)
+        rows = sorted(self._rows) if has_key else sorted(map(repr, self._rows))
+        return hashlib.blake2b(repr(rows).encode(), digest_size=16).digest()
 
 
 def value_digest(value: object) -> bytes | None:
@@ -129,3 +167,9 @@ def value_digest(value: object) -> bytes | None:
         return None
     data = value if isinstance(value, bytes | bytearray | memoryview) else repr(value).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=16, person=type(value).__name__.encode()[:16]).digest()
+
+
+def _bytes_of(column: Column) -> Column:
+    """Return a column with its texts as bytes, as a text that is no UTF-8 reaches no function."""
+    is_text = sa.func.typeof(column) == sa.literal_column("'text'")
+    return sa.case((is_text, sa.cast(column, sa.LargeBinary)), else_=column)

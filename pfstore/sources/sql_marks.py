@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import chain, groupby
 from typing import Any, Literal, TypeAlias
 
@@ -15,6 +15,7 @@ from pfstore.config import SourceConfig
 from pfstore.sources import keys, sql_ranges
 from pfstore.sources.assembly import LONGEST_KEY
 from pfstore.sources.base import Marked, ShardRange
+from pfstore.sources.doubting import is_doubtful
 from pfstore.sources.sql_database import Fetching, LegacyDatabase
 from pfstore.sources.sql_dialects import Column
 from pfstore.sources.sql_digests import digests_of, value_digest
@@ -22,13 +23,8 @@ from pfstore.sources.sql_rows import RowReader
 
 Basis: TypeAlias = Literal["row versions", "change mark", "content"]
 
-DOUBTFUL = timedelta(days=1)
-"""How long after its time a mark is not believed: clocks may differ, zones are not told, and what is written within
-the same second bears the same time."""
-
 _PAGE_ROWS = 4096
 _Group: TypeAlias = tuple[keys.Key, int, Sequence[Any], Sequence[Any]]
-_EARLIEST, _LATEST = datetime(1990, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
 class MarkReader:
@@ -38,6 +34,8 @@ class MarkReader:
     feature: of that it is the version of the row where the database has such (PostgreSQL's tables), the column that
     the mapping names as changed where that is safe, else a digest of its value. So a row that came, went, or moved to
     another subject shows by itself; only what changes a feature in place must show in the version or that column.
+    A change mark is not believed of rows without a key, two of which could change places, nor one that is so new that
+    another change may bear the same.
     """
 
     def __init__(
@@ -45,31 +43,28 @@ class MarkReader:
     ) -> None:
         self._database = database
         self._rows = rows
-        self._digests = digests_of(database.dialect)
+        self._digests = digests_of(database.dialect, connection.dialect.server_version_info or ())
         self._salt = hashlib.blake2b(config.identity.encode(), digest_size=16).digest()
         table = rows.relation.clause if config.table else None
         self._version: Column | None = None
         self.basis: Basis = "content"
         if isinstance(table, sa.TableClause):
-            self._version = self._digests.row_version(connection, table)
+            self._version = self._digests.row_version(connection, table, rows.feature.name)
         if self._version is not None:
             self.basis = "row versions"
-        elif (
-            rows.changed
-            and config.changed
-            and (
-                config.changed.safe
-                or (isinstance(table, sa.TableClause) and self._digests.keeps(connection, table, rows.changed[0].name))
-            )
-        ):
+        elif config.changed and config.changed.safe and rows.has_row_key:
+            # Without keys two rows of one time could change places.
             self.basis = "change mark"
 
     def read(self, connection: sa.Connection, range_: ShardRange | None = None) -> Iterator[Marked]:
         """Yield the subjects of a range, or all, with their marks, in the database's order."""
         columns = [self._database.dialect.key(live) for live in self._rows.told]
         columns.append(self._of_feature())
-        digests = self._digests.of_rows(columns)
-        pages = self._grouped(connection, digests, range_) if digests else self._fetched(connection, columns, range_)
+        digest = self._digests.of_rows(columns)
+        if digest is None:
+            pages = self._fetched(connection, columns, range_)
+        else:
+            pages = self._grouped(connection, digest, range_)
         now = datetime.now(UTC)
         with closing(pages):
             for page in pages:
@@ -92,17 +87,15 @@ class MarkReader:
         said = repr((rows, *told)).encode("utf-8", "surrogatepass")
         return hashlib.blake2b(said, digest_size=16, key=self._salt).digest()
 
-    def _grouped(
-        self, connection: sa.Connection, digests: Sequence[Column], range_: ShardRange | None
-    ) -> Generator[list[_Group]]:
+    def _grouped(self, connection: sa.Connection, digest: Column, range_: ShardRange | None) -> Generator[list[_Group]]:
         """Let the database make one row of each subject; yield pages of them."""
         subject, width = self._rows.subject, len(self._rows.subject)
         latest: list[Column] = []
         if self.basis == "change mark":
             (changed,) = self._rows.changed
-            latest = [self._digests.latest(changed), sa.func.count(changed.clause)]
+            latest = [self._digests.latest(changed), sa.func.count(self._digests.times(changed))]
         order = list(chain.from_iterable(map(self._database.dialect.order, subject)))
-        selected = [*map(self._database.dialect.key, subject), sa.func.count(), *latest, *digests]
+        selected = [*map(self._database.dialect.key, subject), sa.func.count(), *latest, digest]
         statement = self._within(sa.select(*selected), range_).group_by(*order).order_by(*order)
         end = width + 1 + len(latest)
         with self._database.fetched(connection, statement) as result:
@@ -137,40 +130,3 @@ class MarkReader:
 def _pages(result: Fetching) -> Iterator[Sequence[Sequence[Any]]]:
     while page := result.fetchmany(_PAGE_ROWS):
         yield page
-
-
-def is_doubtful(latest: object, now: datetime) -> bool:
-    """Tell whether the latest change of a subject's rows is so new that another may bear the same time.
-
-    latest: a time, a date, text of one in ISO 8601, a number that is seconds, or parts of them, since 1970; anything
-    else, as a counter, is taken for what never comes twice. Times without a zone are taken as of UTC; being hours off
-    is what DOUBTFUL allows for.
-    """
-    # Most are long past, which is seen sooner than what time they are.
-    if isinstance(latest, str) and latest[:10] < (now - 2 * DOUBTFUL).date().isoformat():
-        return False
-    time = _time_of(latest)
-    return time is not None and time > now - DOUBTFUL
-
-
-def _time_of(value: object) -> datetime | None:
-    if isinstance(value, bytes | bytearray | memoryview):
-        value = bytes(value).decode("ascii", "replace")
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value.strip())
-        except ValueError:
-            return None
-    if isinstance(value, datetime):
-        return value if value.tzinfo else value.replace(tzinfo=UTC)
-    if isinstance(value, date):
-        # All of that day.
-        return datetime(value.year, value.month, value.day, tzinfo=UTC) + timedelta(days=1)
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-    for unit in (1, 1e3, 1e6, 1e9):
-        if _EARLIEST.timestamp() < number / unit < _LATEST.timestamp():
-            return datetime.fromtimestamp(number / unit, UTC)
-    return None

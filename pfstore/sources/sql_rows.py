@@ -68,8 +68,8 @@ class RowReader:
 
     @property
     def told(self) -> list[LiveColumn]:
-        """The columns beside the subject's and the feature's that decide what becomes of a row."""
-        return [*self._medium, *self._row, *self._quality, *self._extractor]
+        """The columns beside the subject's and the feature's that decide what becomes of a row, its key first."""
+        return [*self._row, *self._medium, *self._quality, *self._extractor]
 
     @property
     def has_row_key(self) -> bool:

@@ -81,6 +81,8 @@ def test_what_fails_is_shown_and_tried_again(folder: Path, run: Run, connection:
     assert document["failed"][0]["error"] == "SourceError: source hr: it is away"
     assert document["jobs"]["failed"] == 1
     assert "source hr: it is away" in run("run", "show", planned.run_id).out
+    assert (document["state"], document["condition"]) == ("running", "waiting")
+    assert run("run", "list").out.splitlines()[1].split()[4] == "waiting"
     said = run("run", "retry", planned.run_id, "--shard", "1")
     hint = f"no worker is alive: start one with `pfstore worker --run {planned.run_id}`"
     assert said.out == f"run {planned.run_id}: 1 job queued; {hint}\n"

@@ -9,11 +9,16 @@ import pytest
 
 from pfstore import config
 from pfstore.config import Config
-from pfstore.gallery.database import Database
+from pfstore.fusion import Fuser
+from pfstore.gallery import models
+from pfstore.gallery.database import Connection, Database
 from pfstore.jobs import working
+from pfstore.sources.sql import SqlSource
 from tests.cli.conftest import CONFIG, write_legacy
 from tests.jobs import workers
+from tests.jobs.refreshed import SAFE
 from tests.memory import people
+from tests.sources.stores import blob, faces, insert, make_faces, opened
 
 SCHEDULE = '\n[schedules.nightly]\ngallery = "staff"\ncron = "0 3 * * *"\n'
 
@@ -39,3 +44,24 @@ def store(small_shards: None, database: Database, tmp_path: Path, monkeypatch: p
     write_legacy(tmp_path / "legacy.db", people(40))
     (tmp_path / "pfstore.toml").write_text(CONFIG.format(url=database.uri) + SCHEDULE)
     return config.load()
+
+
+@pytest.fixture
+def average(connection: Connection) -> Fuser:
+    return models.load(connection, models.resolve(connection, "average").digest)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A store of 40 people, two rows each, p00 of none that could be used."""
+    url = f"sqlite:///{tmp_path / 'legacy.db'}"
+    make_faces(url, extra=", changed TEXT")
+    rows = [(f"p{n:02}", f"m{side}", blob(n, side + 1) if n else None) for n in range(40) for side in range(2)]
+    insert(url, "faces", faces(*rows, changed="2024-05-01 00:00:00"))
+    return url
+
+
+@pytest.fixture
+def source(url: str) -> Iterator[SqlSource]:
+    with opened(url, **SAFE) as source:
+        yield source

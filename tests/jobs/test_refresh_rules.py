@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,48 +10,14 @@ from pfstore.errors import BusyError, ConflictError, ContractError
 from pfstore.fusion import Fuser
 from pfstore.gallery import galleries, locking, marks, models, runs
 from pfstore.gallery.database import Connection, Database
-from pfstore.gallery.galleries import Version
 from pfstore.jobs import refresh as job
 from pfstore.jobs import working
 from pfstore.jobs.backfill import backfill
-from pfstore.jobs.refresh import RefreshSummary, refresh
 from pfstore.jobs.summary import Progress
 from pfstore.sources.sql import SqlSource
+from tests.jobs.refreshed import MOVED, SAFE, filled, fresh
 from tests.memory import MemorySource, people
-from tests.sources.stores import blob, execute, faces, insert, make_faces, opened
-
-SAFE = {"changed": {"column": "changed", "safe": True}}
-MOVED = "changed = '2024-06-01 00:00:00'"
-
-
-@pytest.fixture
-def average(connection: Connection) -> Fuser:
-    return models.load(connection, models.resolve(connection, "average").digest)
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    """A store of 40 people, two rows each, p00 of none that could be used."""
-    url = f"sqlite:///{tmp_path / 'legacy.db'}"
-    make_faces(url, extra=", changed TEXT")
-    rows = [(f"p{n:02}", f"m{side}", blob(n, side + 1) if n else None) for n in range(40) for side in range(2)]
-    insert(url, "faces", faces(*rows, changed="2024-05-01 00:00:00"))
-    return url
-
-
-@pytest.fixture
-def source(url: str) -> Iterator[SqlSource]:
-    with opened(url, **SAFE) as source:
-        yield source
-
-
-def filled(connection: Connection, source: Any, fuser: Fuser) -> Version:
-    backfill(connection, source, fuser, gallery="staff", source_name="hr")
-    return galleries.version(connection, "staff")
-
-
-def fresh(connection: Connection, source: Any, fuser: Fuser, version: Version, **options: Any) -> RefreshSummary:
-    return refresh(connection, source, fuser, version, source_name="hr", **options)
+from tests.sources.stores import execute, opened
 
 
 def rows(connection: Connection) -> list[Any]:

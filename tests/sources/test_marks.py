@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import time
+import uuid
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import sqlalchemy as sa
 from pfstore.config import SourceConfig
 from pfstore.sources import open_source, sql_digests
 from pfstore.sources.base import MarkedSource
-from pfstore.sources.sql_marks import is_doubtful
+from pfstore.sources.doubting import is_doubtful
 from tests.sources.stores import ENGINES, V, blob, execute, faces, insert, make_faces, opened
 
 SAFE = {"changed": {"column": "changed", "safe": True}}
@@ -42,7 +43,7 @@ def url(request: pytest.FixtureRequest) -> Any:
 def look(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What to map: a table, a view, which knows no versions of rows, or a database that computes nothing."""
     if request.param == "rows fetched":
-        monkeypatch.setattr("pfstore.sources.sql_marks.digests_of", lambda _: sql_digests.Digests())
+        monkeypatch.setattr("pfstore.sources.sql_marks.digests_of", lambda *_: sql_digests.Digests())
     return request.param
 
 
@@ -114,13 +115,98 @@ def test_row_versions_are_of_tables_alone(postgres15_url: str) -> None:
             assert source.marks_by == basis
 
 
-def test_mysql_keeps_some_marks_itself(mariadb_url: str) -> None:
-    own = ", changed TIMESTAMP NOT NULL DEFAULT '2024-05-01 12:00:00' {}"
-    for extra, basis in (("ON UPDATE CURRENT_TIMESTAMP", "change mark"), ("", "content")):
-        execute(mariadb_url, "DROP TABLE IF EXISTS faces")
-        make_faces(mariadb_url, extra=own.format(extra))
-        with opened(mariadb_url, changed="changed") as source:
+def test_a_mark_that_nobody_vouches_for_is_not_believed(mariadb_url: str) -> None:
+    """Nor one that the database sets itself: a row can be written with its old time."""
+    extra = ", changed TIMESTAMP NOT NULL DEFAULT '2024-05-01 12:00:00' ON UPDATE CURRENT_TIMESTAMP"
+    make_faces(mariadb_url, extra=extra)
+    for changed, basis in (("changed", "content"), ({"column": "changed", "safe": True}, "change mark")):
+        with opened(mariadb_url, changed=changed) as source:
             assert source.marks_by == basis
+    keyless = {"table": None, "query": "SELECT person, image, vec, changed FROM faces"}
+    with opened(mariadb_url, **keyless, **SAFE) as source:
+        assert source.marks_by == "content"
+
+
+def test_tables_that_changed_places_show(postgres15_url: str) -> None:
+    """All rows were written by one transaction and lie in the same places."""
+    make = "CREATE TABLE {} (id INTEGER PRIMARY KEY, person TEXT, image TEXT, vec BYTEA, new BYTEA)"
+    values = "n, 'p' || n, 'm', '\\x0000803f00000040', '\\x0000803f00004040'"
+    rows = f"INSERT INTO {{}} SELECT {values} FROM generate_series(1, 3) n"
+    execute(postgres15_url, *(one.format(name) for one in (make, rows) for name in ("faces", "other")))
+    with opened(postgres15_url) as source:
+        before = marks(source)
+    renamed = "ALTER TABLE {} RENAME {} TO {}"
+    execute(postgres15_url, "ALTER TABLE faces RENAME TO old", "ALTER TABLE other RENAME TO faces")
+    with opened(postgres15_url) as source:
+        tables = marks(source)
+    assert differing(before, tables) == set(before)
+    columns = (("vec", "old"), ("new", "vec"))
+    execute(postgres15_url, *(renamed.format("faces", "COLUMN " + one, other) for one, other in columns))
+    with opened(postgres15_url) as source:
+        assert differing(tables, marks(source)) == set(before)
+
+
+def test_who_may_read_some_columns_alone_is_answered_by_content(postgres15_url: str) -> None:
+    make_faces(postgres15_url)
+    insert(postgres15_url, "faces", faces(("a", "m", V)))
+    role = f"reader_{uuid.uuid4().hex[:12]}"
+    execute(postgres15_url, f"CREATE ROLE {role} LOGIN", f"GRANT SELECT (id, person, image, vec) ON faces TO {role}")
+    url = sa.make_url(postgres15_url).set(username=role).render_as_string(hide_password=False)
+    query = {"table": None, "query": "SELECT id, person, image, vec FROM faces", "row": "id"}
+    for mapping in ({}, query):
+        with opened(url, **mapping) as source:
+            assert source.marks_by == "content"
+            assert list(marks(source)) == ["a"]
+    execute(postgres15_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+def test_an_infinite_time_is_no_time(postgres15_url: str) -> None:
+    make_faces(postgres15_url, extra=", changed TIMESTAMP")
+    insert(postgres15_url, "faces", faces(("a", "m", V), ("b", "m", V), changed=LONG_AGO))
+    execute(postgres15_url, "UPDATE faces SET changed = 'infinity' WHERE person = 'a'")
+    query = {"table": None, "query": "SELECT id, person, image, vec, changed FROM faces", "row": "id"}
+    with opened(postgres15_url, **query, **SAFE) as source:
+        found = marks(source)
+        assert (found["a"], bool(found["b"])) == (b"", True)
+
+
+def test_values_that_read_alike_are_told_apart(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'legacy.db'}"
+    make_faces(url, person="TEXT", image="TEXT", extra=", quality REAL")
+    rows = faces(*[("a", image, V) for image in ("x\x1fy", "z", None)], quality=0.49999999999999994)
+    insert(url, "faces", rows)
+    with opened(url, quality={"column": "quality", "minimum": 0.5}) as source:
+        before = marks(source)
+        changes = ("image = 'x' WHERE id = 0", "image = char(0) WHERE id = 2", "quality = 0.5 WHERE id = 1")
+        for change in changes:
+            execute(url, f"UPDATE faces SET {change}")
+            now = marks(source)
+            assert differing(before, now) == {"a"}, change
+            before = now
+
+
+def test_the_order_of_rows_is_none_of_their_marks(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'legacy.db'}"
+    make_faces(url)
+    insert(url, "faces", faces(*[(f"p{n % 9}", f"m{n * 7 % 11}", V) for n in range(90)]))
+    with opened(url) as source:
+        before = marks(source)
+        execute(
+            url, "CREATE INDEX other ON faces (image DESC, person)", "CREATE INDEX by ON faces (person, image DESC)"
+        )
+        execute(url, "ANALYZE")
+        assert marks(source) == before
+        (batch,) = source.read(source.range_of([["p1"], ["p8"]]), dimension=2, features=99, marks=True)
+        assert batch.marks == {one: before[one] for one in ("p1", "p8")}
+
+
+def test_keys_that_are_not_equal_to_themselves_are_not_asked_for(mariadb_url: str) -> None:
+    make_faces(mariadb_url, person="FLOAT")
+    insert(mariadb_url, "faces", faces((0.1, "m", V), (0.5, "m", V)))
+    with opened(mariadb_url) as source:
+        assert source.most_keys == 0
+    with opened(mariadb_url, subject="image") as source:
+        assert source.most_keys > 0
 
 
 def test_another_mapping_has_other_marks(tmp_path: Path) -> None:
@@ -213,6 +299,18 @@ NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
         (int(NOW.timestamp() * 1000), True),
         (int(NOW.timestamp() * 1e9), True),
         (int((NOW - timedelta(days=3)).timestamp()), False),
+        (str(int(NOW.timestamp())), True),
+        (20260615, True),
+        (20260612, False),
+        ("20260615115900", True),
+        ("06/15/2026 11:59", True),
+        ("14.6.2026 9:00", True),
+        ("Mon, 15 Jun 2026 11:59:00 +0000", True),
+        ("2026-06-15 9:5:0 UTC", True),
+        ("12.06.2026", False),
+        (NOW.timestamp() - 978_307_200, True),
+        (NOW.timestamp() / 60, True),
+        (NOW.timestamp() / 86_400 + 2_440_587.5, True),
         (17, False),
         ("0197f3c2-7d1e-7000-8000-000000000000", False),
         ("zz", False),

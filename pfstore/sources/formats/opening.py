@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pfstore.config import FileFormat, SourceConfig
-from pfstore.errors import ConfigError
+from pfstore.errors import ConfigError, SourceError
 from pfstore.sources.stamps import stamp
 
 if TYPE_CHECKING:
@@ -56,11 +57,23 @@ def open_files(config: SourceConfig, name: str) -> KeyedSource:
     extractor = config.extractor if isinstance(config.extractor, str) else None
     # Some of them load slowly, and a run reads one format.
     opener = getattr(import_module(found.module), found.source)
+    named = [path for path in (config.path, config.index, config.subjects) if path is not None]
+    before = _stamp(named)
     opened: KeyedSource = opener(config.path, extractor=extractor, name=name, dimension=config.dimension, **options)
-    paths = (config.path, config.index or opened.beside, config.subjects)
-    # What is written while it is read is young, and so not believed.
-    opened.told(config.identity, stamp(path for path in paths if path is not None))
+    # One that was found while opening is young where it was written to meanwhile, and so not believed.
+    beside = [] if config.index or opened.beside is None else [opened.beside]
+    after = stamp([*named, *beside])
+    # Another file, of old times, may have taken the place of one of these, and a link have been set to another.
+    opened.told(config.identity, after if before == stamp(named) else b"")
     return opened
+
+
+def _stamp(paths: Sequence[Path]) -> bytes:
+    """Return the stamp of files, b"" where one cannot be read: opening says so in its own words."""
+    try:
+        return stamp(paths)
+    except SourceError:
+        return b""
 
 
 def format_of(path: Path, name: str) -> FileFormat:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from pfstore.gallery import models
 from pfstore.gallery.database import Connection
 from pfstore.jobs.backfill import backfill
 from pfstore.sources import open_source
-from pfstore.sources.base import FeatureSource
+from pfstore.sources.base import FeatureSource, MarkedSource
+from pfstore.sources.files import FileSource
 from pfstore.sources.pack import pack
 from pfstore.sources.presets import all_presets
 from tests.sources.formats.reading import DATA, numbers
@@ -156,6 +158,44 @@ def test_a_pattern_needs_a_group() -> None:
         SourceConfig(path=Path("x"), format="frames", subject_pattern="G")
     with pytest.raises(ValueError, match="is no regular expression"):
         SourceConfig(path=Path("x"), format="frames", subject_pattern="(")
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_a_file_that_is_another_once_it_is_open_has_no_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: bool
+) -> None:
+    """Its rows are those of the file before, and so old that its times would be believed."""
+    now, current = time.time, tmp_path / "current.npz"
+    monkeypatch.setattr("pfstore.sources.stamps.time.time", lambda: now() + 7200)
+    for number in (1, 2):
+        np.savez(tmp_path / f"v{number}.npz", features=np.full((1, 2), number, np.float32), subject=np.array(["a"]))
+
+    def point(number: int) -> None:
+        path = tmp_path / f"v{number}.npz"
+        if link:
+            (tmp_path / "new").symlink_to(path)
+        else:
+            path.rename(tmp_path / "new")
+        (tmp_path / "new").rename(current)
+
+    def mark() -> bytes:
+        with open_source(SourceConfig(path=current, extractor="net"), "s", tmp_path) as source:
+            assert isinstance(source, MarkedSource)
+            [one] = source.marks()
+        return one.mark
+
+    point(1)
+    first, init = mark(), FileSource.__init__
+    assert first
+
+    def opening(self: FileSource, *arguments: Any, **options: Any) -> None:
+        init(self, *arguments, **options)
+        point(2)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FileSource, "__init__", opening)
+        assert mark() == b""
+    assert mark() not in (b"", first)
 
 
 def test_what_is_known_of_a_preset_is_json() -> None:
