@@ -72,7 +72,7 @@ class ChangedColumn(_Section):
     """A column whose value changes with a row, as a time of the last change.
 
     safe: that it does so whenever the row's feature does, so that features need not be read to see that they are as
-    they were. Where the database itself sees to it, as MySQL does ON UPDATE, this need not be said.
+    they were. Nobody can tell that but you: even a column that the database sets can be written with its old value.
     """
 
     column: Name

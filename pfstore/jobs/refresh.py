@@ -239,6 +239,8 @@ def plan(
 
     if not isinstance(source, MarkedSource):
         return whole("fingerprints", None, galleries.size(connection, version))
+    if version.empty:
+        return whole(source.marks_by, None, 0)
     with marks.compared(connection, version, source.marks()) as comparison:
         found = comparison.found
         allowance = Allowance(version.said, removals, found.templates)
