@@ -78,8 +78,9 @@ def _measured(
         "a backfill": lambda: _backfill(connection, config, fuser, "full"),
         "a refresh": lambda: _refresh(connection, config, fuser),
     }
-    seconds = medians(contestants, before=prepare)
-    seconds |= medians({"nothing changed": lambda: _refresh(connection, config, fuser)})
+    rounds = 3 if population.subjects < 10_000 else 1
+    seconds = medians(contestants, rounds, before=prepare)
+    seconds |= medians({"nothing changed": lambda: _refresh(connection, config, fuser)}, rounds)
     share = {name: taken / seconds["a backfill"] for name, taken in seconds.items()}
     return Result(f"refresh of {title}", "subjects", population.subjects, seconds, "a backfill", {"share": share})
 

@@ -193,8 +193,6 @@ def mapped(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """A store of each kind, a mapping of it, and by what it tells changes."""
     engine, mapping, basis = request.param
     url = f"sqlite:///{tmp_path / 'legacy.db'}" if engine == "sqlite" else request.getfixturevalue(f"{engine}_url")
-    if engine == "mariadb":
-        url += "?ssl_disabled=1"  # making ready for what this server has not takes longer than all the rest
     # Where the mark is not said to be safe, it is not: an edit never touches it.
     store = Store(url) if mapping.get("changed") == SAFE["changed"] else Store(url, _never)
     yield store, _config(url, **mapping), basis
