@@ -28,10 +28,14 @@ _JOINED = """
           LEFT JOIN pfstore.marks m ON m.version_id = %(version)s AND m.subject_id = s.subject_id
           LEFT JOIN pfstore.templates t ON t.version_id = %(version)s AND t.subject_id = s.subject_id) one
 """
+# As a set and not row by row: of marks that were just written nobody knows how many there are, and a plan for a few
+# would take hours.
 _GONE = (
-    " version_id = %(version)s AND NOT EXISTS ("
-    "SELECT FROM (SELECT subject_id FROM pg_temp.pfstore_seen OFFSET 0) s WHERE s.subject_id = o.subject_id)"
+    "SELECT subject_id FROM pfstore.{} WHERE version_id = %(version)s"
+    " EXCEPT SELECT subject_id FROM (SELECT subject_id FROM pg_temp.pfstore_seen OFFSET 0) s"
 )
+_REMOVE = "DELETE FROM pfstore.{} WHERE version_id = %s AND subject_id = ANY(%s)"
+_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Comparison:
     def __init__(self, connection: Connection, version: Version) -> None:
         self._connection = connection
         self._version = version
+        self._vanished = sorted(subject for (subject,) in self._all(_GONE.format("templates")))
         self.found = self._found()
 
     def to_read(self) -> Iterator[tuple[Sequence[Any], int]]:
@@ -74,15 +79,22 @@ class Comparison:
         """Return the first so many subjects of each kind: new, changed, vanished."""
         some = {"version": self._version.version_id, "most": most}
         query = "SELECT subject_id" + _JOINED + "WHERE NOT is_same AND is_new = {} ORDER BY position LIMIT %(most)s"
-        gone = "SELECT subject_id FROM pfstore.templates o WHERE" + _GONE + " ORDER BY subject_id LIMIT %(most)s"
-        queries = {"new": query.format(True), "changed": query.format(False), "vanished": gone}
-        return {kind: [row[0] for row in self._connection.execute(one, some)] for kind, one in queries.items()}
+        kinds = {"new": True, "changed": False}
+        some_read = {
+            kind: [row[0] for row in self._connection.execute(query.format(is_new).encode(), some)]
+            for kind, is_new in kinds.items()
+        }
+        return some_read | {"vanished": self._vanished[:most]}
 
     def remove_vanished(self) -> int:
         """Remove the templates and marks of those whom the source no longer has; return how many templates."""
-        version = {"version": self._version.version_id}
-        self._connection.execute("DELETE FROM pfstore.marks o WHERE" + _GONE, version)
-        return self._connection.execute("DELETE FROM pfstore.templates o WHERE" + _GONE, version).rowcount
+        self._remove("marks", [subject for (subject,) in self._all(_GONE.format("marks"))])
+        return self._remove("templates", self._vanished)
+
+    def _remove(self, table: str, subjects: Sequence[str]) -> int:
+        pages = (subjects[start : start + _AT_ONCE] for start in range(0, len(subjects), _AT_ONCE))
+        query, version = _REMOVE.format(table).encode(), self._version.version_id
+        return sum(self._connection.execute(query, (version, page)).rowcount for page in pages)
 
     def _found(self) -> Found:
         new, changed, unchanged, rejected, rows = self._one(
@@ -90,12 +102,11 @@ class Comparison:
             " count(*) FILTER (WHERE is_same AND NOT rejected), count(*) FILTER (WHERE is_same AND rejected),"
             " coalesce(sum(rows), 0)::bigint" + _JOINED
         )
-        (vanished,) = self._one("SELECT count(*) FROM pfstore.templates o WHERE" + _GONE)
         (templates,) = self._one("SELECT count(*) FROM pfstore.templates WHERE version_id = %(version)s")
-        return Found(new, changed, vanished, unchanged, rejected, templates, rows)
+        return Found(new, changed, len(self._vanished), unchanged, rejected, templates, rows)
 
     def _all(self, query: str) -> list[Any]:
-        return self._connection.execute(query, {"version": self._version.version_id}).fetchall()
+        return self._connection.execute(query.encode(), {"version": self._version.version_id}).fetchall()
 
     def _one(self, query: str) -> Any:
         (row,) = self._all(query)

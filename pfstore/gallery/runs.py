@@ -156,13 +156,15 @@ _VANISHED = """
 _COUNT_VANISHED = "SELECT count(*) FROM pfstore.templates t, pfstore.runs r" + _VANISHED
 _REMOVE_VANISHED = "DELETE FROM pfstore.templates t USING pfstore.runs r" + _VANISHED
 
-# A mark is of a subject that has a template, or that this run rejected.
+# A mark is of a subject that has a template, or that this run rejected. Of a run that is not whole no version is found.
+# An array is made once; a subquery could be, by a plan for the few marks that nobody has counted yet, for each of them.
 _FORGET_VANISHED = """
-    DELETE FROM pfstore.marks m
-    USING pfstore.runs r
-    WHERE r.run_id = %(run)s AND r.whole AND m.version_id = r.version_id
-      AND NOT EXISTS (SELECT FROM pfstore.templates t WHERE t.version_id = m.version_id AND t.subject_id = m.subject_id)
-      AND NOT EXISTS (SELECT FROM pfstore.rejects j WHERE j.run_id = %(run)s AND j.subject_id = m.subject_id)
+    WITH whole AS MATERIALIZED (SELECT version_id FROM pfstore.runs WHERE run_id = %(run)s AND whole)
+    DELETE FROM pfstore.marks
+    WHERE version_id = (SELECT version_id FROM whole) AND subject_id = ANY (ARRAY(
+        SELECT subject_id FROM pfstore.marks WHERE version_id = (SELECT version_id FROM whole)
+        EXCEPT SELECT subject_id FROM pfstore.templates WHERE version_id = (SELECT version_id FROM whole)
+        EXCEPT SELECT subject_id FROM pfstore.rejects WHERE run_id = %(run)s))
 """
 
 
