@@ -77,11 +77,16 @@ def backfill(
             form = {None: "", True: " --compact", False: " --no-compact"}[compact]
             click.echo(f"\nWhat is done stays: `pfstore backfill {gallery}{form}` goes on from there.", err=True)
         raise
-    document, said = summary.as_dict(), _said(summary)
+    tell(app, summary, _said(summary), profile=profile, strict=strict)
+
+
+def tell(app: App, summary: Summary, said: str, *, profile: bool, strict: bool) -> None:
+    """Print what a run did, with its profile where that is wanted. Raises RejectsError where it was to be strict."""
+    document = summary.as_dict()
     if profile:
         from pfstore.cli.output import stacked
 
-        app.show(document | {"profile": summary.profile.as_dict()}, stacked(said, "", profiled(summary.profile)))
+        app.show(document | {"profile": summary.profile.as_dict()}, stacked(said, "", _profiled(summary.profile)))
     else:
         app.show(document, said)
     if strict and summary.counts.rejected:
@@ -194,7 +199,7 @@ def _said(summary: Summary) -> str:
     return "\n".join([*lines, *_what_now(summary)])
 
 
-def profiled(profile: Profile) -> RenderableType:
+def _profiled(profile: Profile) -> RenderableType:
     """Return a table of the stages; those of several threads overlap, so that they add up to more than the whole."""
     from pfstore.cli.output import table
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pfstore.cli.app import App, Command, Number
-from pfstore.errors import RejectsError
+from pfstore.cli.backfill import tell
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -65,16 +65,7 @@ def refresh(
     except KeyboardInterrupt:
         click.echo(f"\nWhat is done stays: `pfstore refresh {gallery}` finds out what is left.", err=True)
         raise
-    document, said = summary.as_dict(), _said(summary)
-    if profile:
-        from pfstore.cli.backfill import profiled
-        from pfstore.cli.output import stacked
-
-        app.show(document | {"profile": summary.profile.as_dict()}, stacked(said, "", profiled(summary.profile)))
-    else:
-        app.show(document, said)
-    if strict and summary.counts.rejected:
-        raise RejectsError(f"{summary.counts.rejected:,} rows were rejected, and --strict was asked for")
+    tell(app, summary, _said(summary), profile=profile, strict=strict)
 
 
 def _run(
